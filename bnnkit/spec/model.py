@@ -1,0 +1,33 @@
+"""How a model is named: a file, and an architecture where the file has only tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["ModelSpec"]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model as its owner names it.
+
+    Args:
+        file: Path of the file or run directory; None means fresh weights of `arch`.
+        arch: `torchvision:NAME`, `timm:NAME`, `bnnkit:NAME`, `pkg.mod:factory` or
+            `path/to/file.py:factory`; None where the file carries its own graph or plan.
+        arch_args: Keyword arguments of the factory (`--arch-arg num_classes=10`).
+        state_key: Which entry of a training checkpoint holds the weights.
+        trust_pickle: Whether the owner allowed a pickled module to run its code.
+        input_shape: `[channels, height, width]` (or `[features]`) of one input, without batch.
+        arch_digest: sha256 of the factory's source file, where there is one.
+    """
+
+    file: str | None = None
+    arch: str | None = None
+    arch_args: Mapping[str, Any] = field(default_factory=dict)
+    state_key: str | None = None
+    trust_pickle: bool = False
+    input_shape: tuple[int, ...] | None = None
+    arch_digest: str | None = None
