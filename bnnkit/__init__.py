@@ -1,0 +1,115 @@
+"""Post-hoc surgery on pretrained PyTorch models with Bayesian methods: slim, exact, measured.
+
+Everything that a command does is one call here, with the same defaults. The names are resolved
+when they are first used, so that `import bnnkit` loads neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bnnkit.errors import (
+        ArchitectureError,
+        ArtefactError,
+        BnnkitError,
+        DataError,
+        ExitCode,
+        FileRefusedError,
+        StructureError,
+        TrainingError,
+        UsageError,
+    )
+    from bnnkit.run.bench import bench
+    from bnnkit.run.demo import demo
+    from bnnkit.run.doctor import doctor
+    from bnnkit.run.evaluation import evaluate
+    from bnnkit.run.export import export
+    from bnnkit.run.gates import judge as gate
+    from bnnkit.run.inspect import inspect
+    from bnnkit.run.load import load
+    from bnnkit.run.prune import prune
+    from bnnkit.run.train import train
+    from bnnkit.spec import DataSpec, ModelSpec, Plan, Quantity, Report
+
+    __version__: str
+
+__all__ = [
+    "ArchitectureError",
+    "ArtefactError",
+    "BnnkitError",
+    "DataError",
+    "DataSpec",
+    "ExitCode",
+    "FileRefusedError",
+    "ModelSpec",
+    "Plan",
+    "Quantity",
+    "Report",
+    "StructureError",
+    "TrainingError",
+    "UsageError",
+    "__version__",
+    "bench",
+    "demo",
+    "doctor",
+    "evaluate",
+    "export",
+    "gate",
+    "inspect",
+    "load",
+    "prune",
+    "train",
+]
+
+# Where each public name lives: `module` (under its own name) or `module:name`.
+_HOMES = {
+    "ArchitectureError": "bnnkit.errors",
+    "ArtefactError": "bnnkit.errors",
+    "BnnkitError": "bnnkit.errors",
+    "DataError": "bnnkit.errors",
+    "DataSpec": "bnnkit.spec",
+    "ExitCode": "bnnkit.errors",
+    "FileRefusedError": "bnnkit.errors",
+    "ModelSpec": "bnnkit.spec",
+    "Plan": "bnnkit.spec",
+    "Quantity": "bnnkit.spec",
+    "Report": "bnnkit.spec",
+    "StructureError": "bnnkit.errors",
+    "TrainingError": "bnnkit.errors",
+    "UsageError": "bnnkit.errors",
+    "bench": "bnnkit.run.bench",
+    "demo": "bnnkit.run.demo",
+    "doctor": "bnnkit.run.doctor",
+    "evaluate": "bnnkit.run.evaluation",
+    "export": "bnnkit.run.export",
+    "gate": "bnnkit.run.gates:judge",
+    "inspect": "bnnkit.run.inspect",
+    "load": "bnnkit.run.load",
+    "prune": "bnnkit.run.prune",
+    "train": "bnnkit.run.train",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name at its first use (PEP 562)."""
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            value: object = version("bnnkit")
+        except PackageNotFoundError:  # run from a checkout that was never installed
+            value = "0+unknown"
+    elif name in _HOMES:
+        module, _, inner = _HOMES[name].partition(":")
+        value = getattr(import_module(module), inner or name)
+    else:
+        raise AttributeError(f"module 'bnnkit' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, those that were not used yet as well."""
+    return sorted({*globals(), *__all__})

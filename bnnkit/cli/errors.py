@@ -1,0 +1,172 @@
+"""What becomes of an error: one message in four parts, an exit code, and never a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import typer
+from rich.text import Text
+
+from bnnkit.cli.console import print_json, stderr_console
+from bnnkit.errors import BnnkitError, ExitCode, UsageError
+
+__all__ = ["Interrupted", "main", "print_error"]
+
+# What typer raises for a command line that it cannot parse. Its own name for this class moved
+# between versions, the place above BadParameter did not.
+_ParseError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+class Interrupted(Exception):
+    """Ctrl-C, taken through typer, which would swallow a KeyboardInterrupt and its sentence."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line.
+
+    Args:
+        argv: Arguments without the program's name; None takes those of the process.
+
+    Returns:
+        The exit code, one of `bnnkit.errors.ExitCode`.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]  # so that it may stand after the command too
+    if not sys.stdout.isatty():
+        os.environ.setdefault("TERMINAL_WIDTH", "100")  # typer's width of help in a pipe
+    try:
+        with _quiet_libraries(debug):
+            code = _run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _leave_pipe()
+    except (KeyboardInterrupt, Interrupted) as interrupt:
+        _say_interrupted(str(interrupt))
+        return ExitCode.INTERRUPTED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _report(error, as_json="--json" in args)
+    return code
+
+
+def _run(args: list[str]) -> int:
+    """Build the application and run it; return what the command exits with."""
+    from bnnkit.cli.app import build_app  # the commands import this module
+
+    try:
+        result = build_app()(args, prog_name="bnnkit", standalone_mode=False)
+    except SystemExit as stop:  # from rich and typer, where the reader of a pipe has gone
+        result = ExitCode.INTERNAL if isinstance(stop.code, str) else stop.code
+    if result == ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
+    return result if isinstance(result, int) else ExitCode.OK
+
+
+@contextmanager
+def _quiet_libraries(debug: bool) -> Iterator[None]:
+    """Keep the warnings of torch and the ONNX packages, which no user can act on, off stderr."""
+    if debug:
+        yield
+        return
+    import logging
+    import warnings
+
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def _report(error: Exception, *, as_json: bool) -> int:
+    """Tell an error on stderr, with `--json` on stdout as well, and return its exit code."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help was its message
+        return ExitCode.USAGE
+    refusal = _as_refusal(error)
+    if as_json:
+        parts = {key: getattr(refusal, key) for key in ("what", "found", "why", "hint")}
+        print_json({"error": {**parts, "code": int(refusal.code)}})
+    print_error(refusal)
+    return refusal.code
+
+
+def print_error(error: BnnkitError) -> None:
+    """Tell an error on stderr.
+
+    Commands raise their errors; this is for one that has printed its JSON document already, and
+    then ends with `typer.Exit(error.code)`.
+    """
+    stderr_console().print(_error_text(error), soft_wrap=True)
+
+
+class _InternalFault(BnnkitError):
+    """An exception that bnnkit did not foresee."""
+
+    code = ExitCode.INTERNAL
+
+
+def _as_refusal(error: Exception) -> BnnkitError:
+    """Bring whatever was raised into the four parts."""
+    if isinstance(error, BnnkitError):
+        return error
+    if isinstance(error, _ParseError):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "bnnkit"
+        message = error.format_message()  # type: ignore[attr-defined]
+        return UsageError(_sentence(message), hint=f"See '{command} --help'.")
+    if isinstance(error, typer.Abort):
+        return UsageError("A question was left without an answer")
+    found = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    hint = "Run with --debug for the traceback and report it."
+    return _InternalFault("internal fault", found, hint=hint)
+
+
+def _sentence(text: str) -> str:
+    """Return the text on one line without its full stop, which the message adds."""
+    return " ".join(text.split()).rstrip(".")
+
+
+def _error_text(error: BnnkitError) -> Text:
+    """Write `error: what: found; why.` and the hint below it; colours show on a terminal only."""
+    text = Text("error: ", style="bold red")
+    text.append(_safe(error.what), style="not bold default")
+    if error.found:
+        text.append(": ", style="not bold default")
+        text.append(_safe(error.found), style="bold default")
+    if error.why:
+        text.append(f"; {_safe(error.why)}", style="not bold default")
+    if not text.plain.endswith((".", "?")):
+        text.append(".", style="not bold default")
+    if error.hint:
+        text.append(f"\n  {_safe(error.hint)}", style="not bold cyan")
+    return text
+
+
+def _safe(text: str) -> str:
+    r"""Show control characters instead of sending them: file and layer names are foreign text.
+
+    >>> _safe("conv\x1b[31m")
+    'conv\\x1b[31m'
+    """
+    flat = text.strip().replace("\n", "\n  ")
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in flat)
+
+
+def _say_interrupted(sentence: str) -> None:
+    """Tell that the user stopped the run, and what was left if the run said so."""
+    stderr_console().print(_safe(sentence) or "Interrupted: nothing more was written.")
+
+
+def _leave_pipe() -> int:
+    """End quietly when the reader of stdout has gone, as `head` does."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return ExitCode.INTERNAL

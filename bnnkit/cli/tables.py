@@ -1,0 +1,135 @@
+"""A report for a person: tables on a terminal, aligned plain lines in a log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from bnnkit.run import digest
+from bnnkit.run.wording import as_float, clean
+from bnnkit.spec.report import Report
+
+__all__ = ["render", "render_gates"]
+
+_MOST_ROWS = 40
+_COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow", "missing": "yellow"}
+_Maker = Callable[[Mapping[str, Any]], digest.Table | None]
+_MAKERS: tuple[_Maker, ...] = (
+    digest.curve_table,
+    digest.kept_table,
+    digest.locked_table,
+    digest.latency_table,
+    digest.quality_table,
+    digest.checks_table,
+    digest.gates_table,
+)
+
+
+def _draw_plain(table: digest.Table, console: Console) -> None:
+    """Write aligned columns without boxes or colours; a long line is never broken."""
+    heads = [column.removeprefix(">") for column in table.columns]
+    grid = [heads, *table.rows]
+    widths = [max(len(row[i]) for row in grid) for i in range(len(heads))]
+    lines = [table.title]
+    for row in grid:
+        cells = [
+            cell.rjust(width) if column.startswith(">") else cell.ljust(width)
+            for cell, width, column in zip(row, widths, table.columns, strict=True)
+        ]
+        lines.append("  " + "  ".join(cells).rstrip())
+    if table.note:
+        lines.append(f"  {table.note}")
+    console.out("\n".join(lines), "\n", sep="", end="", highlight=False)
+    console.line()
+
+
+def _draw_rich(table: digest.Table, console: Console) -> None:
+    """Draw a table in the width of the terminal: intervals go below where it is too narrow."""
+    columns = zip(table.columns, *table.rows, strict=True)
+    width = sum(max(map(len, column)) + 2 for column in columns)
+    rows = table.rows
+    if width > console.width:
+        rows = tuple(tuple(cell.replace(" [", "\n[") for cell in row) for row in rows)
+    grid = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for column in table.columns:
+        right = column.startswith(">")
+        grid.add_column(
+            Text(column.removeprefix(">")),
+            justify="right" if right else "left",
+            overflow="fold",
+            no_wrap=right,
+        )
+    verdict = table.columns.index("verdict") if "verdict" in table.columns else -1
+    for row in rows:
+        cells = [Text(cell) for cell in row]
+        if verdict >= 0:
+            cells[verdict].stylize(_COLOURS.get(row[verdict], ""))
+        grid.add_row(*cells)
+    console.print(Text(table.title, style="bold"))
+    console.print(Padding(grid, (0, 0, 0, 2)))
+    if table.note:
+        console.print(Padding(Text(table.note, style="dim"), (0, 0, 0, 2)))
+    console.line()
+
+
+def _draw(table: digest.Table, console: Console) -> None:
+    """Draw for a terminal or for a log."""
+    (_draw_rich if console.is_terminal else _draw_plain)(table, console)
+
+
+def _kept_first(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Leave the classes that lost the most where there are too many to read, in their order."""
+    rows = digest.rows_of(body, "classes")
+    if len(rows) <= _MOST_ROWS:
+        return body
+
+    def lost(i: int) -> float:
+        size = as_float(rows[i].get("size"))
+        gap = size - as_float(rows[i].get("kept", size))
+        return gap if gap == gap else 0.0
+
+    most = sorted(sorted(range(len(rows)), key=lost, reverse=True)[:_MOST_ROWS])
+    return {**body, "classes": [rows[i] for i in most]}
+
+
+def _kept_table(body: Mapping[str, Any]) -> digest.Table | None:
+    """Return the units kept, shortened on a deep network."""
+    whole, short = digest.kept_table(body), digest.kept_table(_kept_first(body))
+    if whole is None or short is None or len(whole.rows) == len(short.rows):
+        return whole
+    rest = len(whole.rows) - len(short.rows)
+    note = f"{whole.note} Shown: those that lost the most; {rest} more are in the report."
+    return replace(short, note=note)
+
+
+def render(report: Report, console: Console) -> None:
+    """Write a report's sections for a person, the verdict last where the eye is.
+
+    Args:
+        report: Any command's report; its names may come from untrusted files.
+        console: Where to; boxes and colours only where it is a terminal.
+    """
+    body = report.to_dict()
+    if not console.is_terminal:
+        model = digest.section(body, "model")
+        subject = clean(model.get("file") or model.get("arch") or "")
+        heading = f"bnnkit {clean(report.command)}" + (f": {subject}" if subject else "")
+        console.out(heading, highlight=False)
+        console.line()
+    for make in _MAKERS:
+        table = _kept_table(body) if make is digest.kept_table else make(body)
+        if table is not None:
+            _draw(table, console)
+
+
+def render_gates(report: Report, console: Console) -> None:
+    """Write only the judged gates."""
+    table = digest.gates_table(report.to_dict())
+    if table is not None:
+        _draw(table, console)

@@ -1,0 +1,150 @@
+"""Put gates before the layers that read channels: the foreign modules are not edited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from bnnkit.graph.structure import UNGATED, Structure
+
+__all__ = ["Attachment", "FixedGates", "Gates", "attach"]
+
+
+class Gates(Protocol):
+    """Whatever holds the gate variables."""
+
+    def begin(self, batch: int) -> None:
+        """Prepare the gates of one forward pass, the same for every reader of a class."""
+
+    def theta(self, first: int, size: int) -> Tensor:
+        """Return the gates of consecutive units: `[size]`, or `[batch, size]` per example."""
+
+    def multiply(self, x: Tensor, theta: Tensor) -> Tensor:
+        """Return `x` times its gates; `theta` is broadcastable to `x`."""
+
+
+class FixedGates:
+    """Gates with given values: what a decision looks like before anything is removed.
+
+    Args:
+        values: `[units]`.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+
+    def begin(self, batch: int) -> None:
+        """Nothing to prepare."""
+
+    def theta(self, first: int, size: int) -> Tensor:
+        """Return `[size]` values."""
+        return self.values[first : first + size]
+
+    def multiply(self, x: Tensor, theta: Tensor) -> Tensor:
+        """Return the product."""
+        return x * theta
+
+
+class Attachment:
+    """Hooks that gate a model; `detach` takes every one of them off again."""
+
+    def __init__(self, handles: list[RemovableHandle]) -> None:
+        self._handles = handles
+
+    def detach(self) -> None:
+        """Remove the hooks."""
+        for handle in self._handles:
+            handle.remove()
+
+    def __enter__(self) -> Attachment:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+
+def attach(model: nn.Module, structure: Structure, gates: Gates) -> Attachment:
+    """Gate what every reader of a removable class reads, with one variable per unit.
+
+    The gate is one multiplicative variable per unit, tied over all readers of its class, applied
+    to the tensor that the reader gets: after normalisation, activation and pooling. A closed
+    unit is then read by nobody, which makes its removal exact.
+
+    Args:
+        model: The analysed model, or a copy of it.
+        structure: Its channel classes.
+        gates: Where the variables come from.
+    """
+
+    def begin(_: nn.Module, args: tuple[Any, ...]) -> None:
+        x = next((a for a in args if isinstance(a, Tensor)), None)
+        gates.begin(1 if x is None else x.shape[0])
+
+    handles = [model.register_forward_pre_hook(begin)]
+    for name, units in structure.reads.items():
+        layer = model.get_submodule(name)
+        axis = -1 if isinstance(layer, nn.Linear) else 1
+        handles.append(
+            layer.register_forward_pre_hook(_reader_hook(structure, units, axis, gates))
+        )
+    return Attachment(handles)
+
+
+def _reader_hook(
+    structure: Structure, units: Tensor, axis: int, gates: Gates
+) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    lookup = _lookup(structure, units)
+
+    def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        x = args[0]
+        theta = lookup(gates)
+        if theta.dim() == 2:
+            theta = _per_example(theta, x.shape[0])
+        if axis == 1:
+            theta = theta.reshape([*theta.shape, *[1] * (x.dim() - 2)])
+        elif theta.dim() == 2:
+            theta = theta.reshape([theta.shape[0], *[1] * (x.dim() - 2), theta.shape[1]])
+        return (gates.multiply(x, theta), *args[1:])
+
+    return hook
+
+
+def _per_example(theta: Tensor, rows: int) -> Tensor:
+    """Match `[batch, channels]` gates to a reader whose first axis is not the batch alone."""
+    batch = theta.shape[0]
+    if rows == batch:
+        return theta
+    return theta.repeat_interleave(rows // batch, 0) if rows % batch == 0 else theta[0]
+
+
+def _lookup(structure: Structure, units: Tensor) -> Callable[[Gates], Tensor]:
+    """Return how a reader finds its gates; a reader of one whole class copies nothing."""
+    parts = [
+        c for c in structure.classes if bool(((units >= c.first) & (units < c.units.stop)).any())
+    ]
+    if len(parts) == 1 and torch.equal(units, torch.arange(parts[0].first, parts[0].units.stop)):
+        only = parts[0]
+        return lambda gates: gates.theta(only.first, only.size)
+    # The parts side by side, then a one for the channels that have no gate, then a permutation.
+    total = sum(c.size for c in parts)
+    position = torch.full((structure.n_units + 1,), total)
+    at = 0
+    for c in parts:
+        position[c.units] = torch.arange(at, at + c.size)
+        at += c.size
+    index = position[units]
+    ungated = bool((units == UNGATED).any())
+    identity = torch.equal(index, torch.arange(total))
+
+    def lookup(gates: Gates) -> Tensor:
+        pieces = [gates.theta(c.first, c.size) for c in parts]
+        if ungated:
+            pieces.append(torch.ones_like(pieces[0][..., :1]))
+        joined = torch.cat(pieces, -1)
+        return joined if identity else joined.index_select(-1, index.to(joined.device))
+
+    return lookup

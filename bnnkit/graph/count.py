@@ -1,0 +1,78 @@
+"""Count parameters and multiply-accumulates, by layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from bnnkit.graph.capture import preserved_modes
+
+__all__ = ["LayerCost", "costs", "count_macs", "count_parameters"]
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """The size of one layer.
+
+    Args:
+        name: Path of the layer.
+        kind: Its class.
+        channels: `(out, in)`.
+        parameters: Trainable numbers.
+        macs: Multiply-accumulates for one input.
+    """
+
+    name: str
+    kind: str
+    channels: tuple[int, int]
+    parameters: int
+    macs: int
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of parameters, shared ones once."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def count_macs(model: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """Return the multiply-accumulates of convolutions and matrix products for one input.
+
+    Half of the floating-point operations that `torch.utils.flop_counter` counts.
+    """
+    return _counted(model, input_shape)[""]
+
+
+def costs(model: nn.Module, input_shape: tuple[int, ...]) -> list[LayerCost]:
+    """Return the cost of every convolution and linear layer, in the order of definition."""
+    macs = _counted(model, input_shape)
+    out = []
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            channels = (layer.out_channels, layer.in_channels)
+        elif isinstance(layer, nn.Linear):
+            channels = (layer.out_features, layer.in_features)
+        else:
+            continue
+        parameters = count_parameters(layer)
+        out.append(LayerCost(name, type(layer).__name__, channels, parameters, macs.get(name, 0)))
+    return out
+
+
+def _counted(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
+    parameter = next(model.parameters(), None)
+    kind = {} if parameter is None else {"device": parameter.device, "dtype": parameter.dtype}
+    x: Tensor = torch.zeros(1, *input_shape, **kind)
+    with preserved_modes(model), torch.no_grad():
+        model.eval()
+        with FlopCounterMode(display=False) as counter:
+            model(x)
+    root = type(model).__name__
+    out = {"": counter.get_total_flops() // 2}
+    for name, ops in counter.get_flop_counts().items():
+        path = name.removeprefix(root).removeprefix(".")
+        if path and name != "Global":
+            out[path] = sum(ops.values()) // 2
+    return out

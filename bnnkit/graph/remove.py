@@ -1,0 +1,92 @@
+"""Take closed channels out of a model's tensors, in place, and let module attributes follow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from bnnkit.errors import StructureError
+
+__all__ = ["slice_tensors"]
+
+Axes = Mapping[tuple[str, int], Tensor]
+
+
+def slice_tensors(model: nn.Module, kept: Axes) -> None:
+    """Slice parameters and buffers in place, and correct the sizes that their modules hold.
+
+    Args:
+        model: The module to shrink.
+        kept: `{(tensor name, axis): indices to keep}`.
+
+    Raises:
+        StructureError: A tensor is missing, or smaller than the indices ask for.
+    """
+    by_name: dict[str, dict[int, Tensor]] = {}
+    for (name, axis), indices in kept.items():
+        by_name.setdefault(name, {})[axis] = indices
+    sliced: dict[int, nn.Parameter] = {}  # a parameter shared by two modules stays shared
+    touched: set[str] = set()
+    for name, axes in by_name.items():
+        owner_path, _, leaf = name.rpartition(".")
+        owner = _owner(model, owner_path, name)
+        old = getattr(owner, leaf, None)
+        if not isinstance(old, Tensor):
+            raise StructureError("Removing channels", f"no tensor {name!r}", "the plan names it")
+        new = _sliced(name, old, axes)
+        if isinstance(old, nn.Parameter):
+            parameter = sliced.setdefault(id(old), nn.Parameter(new, old.requires_grad))
+            setattr(owner, leaf, parameter)
+        else:
+            setattr(owner, leaf, new)
+        touched.add(owner_path)
+    for path in touched:
+        _follow_sizes(model.get_submodule(path))
+
+
+def _owner(model: nn.Module, path: str, name: str) -> nn.Module:
+    try:
+        return model.get_submodule(path)
+    except AttributeError as error:
+        raise StructureError(
+            "Removing channels", f"no module {path!r} for the tensor {name!r}",
+            "the plan belongs to another architecture", "Check --arch.",
+        ) from error  # fmt: skip
+
+
+def _sliced(name: str, tensor: Tensor, axes: Mapping[int, Tensor]) -> Tensor:
+    with torch.no_grad():
+        out = tensor.detach()
+        for axis, indices in axes.items():
+            if axis >= out.dim() or int(indices.max()) >= out.shape[axis]:
+                raise StructureError(
+                    "Removing channels",
+                    f"index {int(indices.max())} on axis {axis} of {name!r}, "
+                    f"shape {list(tensor.shape)}",
+                    "the plan belongs to another architecture",
+                    "Check --arch and --arch-arg.",
+                )
+            out = out.index_select(axis, indices.to(out.device))
+        return out.contiguous()
+
+
+def _follow_sizes(module: nn.Module) -> None:
+    """Set the size attributes of the standard layers from their tensors."""
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        out_channels, per_group = module.weight.shape[:2]
+        if module.groups > 1 and module.groups == module.in_channels:
+            # Depthwise: one group a channel, and the channel multiplier stays.
+            module.groups = out_channels // (module.out_channels // module.groups)
+        module.out_channels = out_channels
+        module.in_channels = per_group * module.groups
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = module.weight.numel()
+    elif hasattr(module, "num_features"):
+        vector = next((t for t in (getattr(module, "weight", None),
+                                   getattr(module, "running_mean", None)) if t is not None), None)  # fmt: skip
+        if vector is not None:
+            module.num_features = vector.shape[0]

@@ -1,0 +1,1 @@
+"""What touches the disk or an optional package: model files, architectures, data, exports."""

@@ -1,0 +1,303 @@
+"""Writers of models: ONNX, `.pt2` and safetensors. The one file that imports onnx."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnnkit.errors import ArtefactError, BnnkitError, FileRefusedError
+from bnnkit.graph.outputs import main_output
+from bnnkit.io.atomic import atomic_path
+from bnnkit.spec import Plan
+
+__all__ = ["OPSET", "Written", "check_onnx", "write_onnx", "write_pt2", "write_safetensors"]
+
+OPSET = 20
+"""The ONNX operator set that is asked for; the exporter may keep an older one."""
+
+_ONNX_LIMIT = 2**31 - 2**20
+"""Most bytes of weights in one ONNX file: protobuf ends at 2 GiB, the graph needs a little."""
+
+_ASKED_ONNX = "Writing ONNX"
+_ASKED_PT2 = "Writing .pt2"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file that was written.
+
+    Args:
+        path: Where it is.
+        bytes: Its size.
+        notes: What its owner should know (a fixed batch size, tensors stored twice).
+    """
+
+    path: Path
+    bytes: int
+    notes: tuple[str, ...] = ()
+
+
+def write_onnx(module: nn.Module, example: Tensor, path: str | Path) -> Written:
+    """Write a module as one ONNX file: input `input`, output `output`, dynamic batch.
+
+    Args:
+        module: The model; its training flags are what they were afterwards.
+        example: One batch of inputs, `[b, ...]`.
+        path: The file to appear.
+
+    Returns:
+        The file; its notes say where the batch had to stay fixed, or the opset differs.
+
+    Raises:
+        ArtefactError: The model cannot be exported, or does not fit in one file.
+    """
+    size = sum(t.numel() * t.element_size() for t in module.state_dict().values())
+    if size > _ONNX_LIMIT:
+        raise ArtefactError(
+            _ASKED_ONNX,
+            f"{size / 2**30:.2f} GiB of weights",
+            "a single ONNX file holds less than 2 GiB",
+            "Leave it out with --no-onnx; .pt2 and safetensors have no such limit.",
+        )
+
+    try:
+        program, shapes, notes = _capture(module, example)
+        with _silence():
+            converted = torch.onnx.export(
+                program,
+                (program.example_inputs[0][0],),
+                dynamo=True,
+                external_data=False,
+                dynamic_shapes=shapes,
+                input_names=["input"],
+                output_names=["output"],
+                opset_version=OPSET,
+                verbose=False,
+            )
+        assert converted is not None  # dynamo=True always returns one
+        return _save_onnx(converted.model_proto, Path(path), notes)
+    except BnnkitError:
+        raise
+    except Exception as error:
+        raise _refusal(_ASKED_ONNX, error, "--no-onnx") from error
+
+
+def write_pt2(module: nn.Module, example: Tensor, path: str | Path) -> Written:
+    """Write a module as `.pt2` (`torch.export`) with a dynamic batch, its weights on the CPU.
+
+    Args:
+        module: The model; its training flags are what they were afterwards.
+        example: One batch of inputs, `[b, ...]`.
+        path: The file to appear.
+
+    Returns:
+        The file; its notes say where the batch had to stay fixed.
+
+    Raises:
+        ArtefactError: The model cannot be exported.
+    """
+    try:
+        program, _, notes = _capture(module, example)
+        for node in program.graph.nodes:  # paths of this machine stay here
+            node.meta.pop("stack_trace", None)
+        with atomic_path(path) as part, _silence():
+            torch.export.save(program, part)
+        return Written(Path(path), Path(path).stat().st_size, tuple(notes))
+    except BnnkitError:
+        raise
+    except Exception as error:
+        raise _refusal(_ASKED_PT2, error, "--no-pt2") from error
+
+
+def write_safetensors(module: nn.Module, path: str | Path, plan: Plan | None = None) -> Written:
+    """Write a module's tensors as safetensors, the plan in the metadata.
+
+    Args:
+        module: The model.
+        path: The file to appear.
+        plan: What was removed from the architecture; None where nothing was.
+
+    Returns:
+        The file; its notes name tensors that were stored twice or left out.
+
+    Raises:
+        ArtefactError: A tensor is of a kind that safetensors cannot hold.
+    """
+    from safetensors.torch import save_file
+
+    tensors, notes = _plain_tensors(module)
+    metadata = {"format": "pt"} | ({"bnnkit.plan": plan.to_json()} if plan else {})
+    try:
+        with atomic_path(path) as part:
+            save_file(tensors, part, metadata=metadata)
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise ArtefactError(
+            "Writing safetensors",
+            _first_line(error),
+            "safetensors holds plain dense tensors only",
+            "Convert the tensor to a plain one before.",
+        ) from error
+    return Written(Path(path), Path(path).stat().st_size, tuple(notes))
+
+
+def check_onnx(path: str | Path) -> None:
+    """Refuse an ONNX file that is broken, or whose weights lie outside of its folder.
+
+    Args:
+        path: The file; nothing but it is read.
+
+    Raises:
+        FileRefusedError: The file is no ONNX model, or names a file elsewhere.
+    """
+    import onnx
+    from onnx.external_data_helper import _get_all_tensors, uses_external_data
+
+    asked = f"Opening {str(path)!r}"
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:
+        raise FileRefusedError(
+            asked, _first_line(error), "it is not an ONNX model", "Export it again."
+        ) from error
+    folder = Path(path).resolve().parent
+    for tensor in _get_all_tensors(model):
+        if not uses_external_data(tensor):
+            continue
+        place = next((e.value for e in tensor.external_data if e.key == "location"), "")
+        if not place or not (folder / place).resolve().is_relative_to(folder):
+            raise FileRefusedError(
+                asked,
+                f"weights of {tensor.name!r} in {place!r}",
+                "a model may name files of its own folder only",
+                "Export it again as a single file.",
+            )
+
+
+def _save_onnx(proto: Any, path: Path, notes: list[str]) -> Written:  # noqa: ANN401
+    """Write and check an ONNX model, without the exporter's traces of the source files."""
+    import onnx
+
+    for node in proto.graph.node:
+        node.ClearField("metadata_props")
+    opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
+    if opset != OPSET:
+        notes.append(f"ONNX opset {opset} instead of {OPSET}.")
+    if not proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param and not notes:
+        notes.append("ONNX has a fixed batch size.")
+    with atomic_path(path) as part:
+        onnx.save(proto, str(part))
+        onnx.checker.check_model(str(part))
+    return Written(path, path.stat().st_size, tuple(notes))
+
+
+def _capture(
+    module: nn.Module, example: Tensor
+) -> tuple[torch.export.ExportedProgram, tuple[Any, ...] | None, list[str]]:
+    """Capture with a dynamic batch, or with the example's where the model's code fixes it."""
+    # torch.export takes sizes 0 and 1 for constants
+    wide = torch.cat([example, example]) if len(example) == 1 else example
+    shapes = ({0: torch.export.Dim("batch")},)
+    with _exportable(module) as model, _silence():
+        try:
+            program = torch.export.export(model, (wide.detach().cpu(),), dynamic_shapes=shapes)
+            _check_rows(program)
+            return program, shapes, []
+        except Exception as error:
+            first = error
+        try:
+            program = torch.export.export(model, (example.detach().cpu(),))
+        except Exception as error:
+            raise error from first
+    return program, None, [f"The batch size is fixed at {len(example)}: {_first_line(first)}"]
+
+
+def _check_rows(program: torch.export.ExportedProgram) -> None:
+    """Refuse a dynamic capture whose answer has not a row for each input."""
+    output = program.graph.output_node().args[0]
+    assert isinstance(output, tuple)  # torch.export flattens every answer
+    shape = output[0].meta["val"].shape
+    if not shape or isinstance(shape[0], int):
+        raise ValueError("the first axis of the output does not follow the batch")
+
+
+@contextlib.contextmanager
+def _exportable(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the module on the CPU, in eval mode, answering with its main output only."""
+    tensors = [*module.parameters(), *module.buffers()]
+    model = copy.deepcopy(module).cpu() if any(t.device.type != "cpu" for t in tensors) else module
+    flags = [(m, m.training) for m in model.modules()]
+    # a hook, and not a wrapper, so that the names of the tensors stay the owner's
+    hook = model.register_forward_hook(lambda _m, _args, output: main_output(output))
+    try:
+        with torch.no_grad():
+            yield model.eval()
+    finally:
+        hook.remove()
+        for part, training in flags:
+            part.training = training
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the exporters' progress, warnings and logs off the terminal."""
+    disabled = logging.root.manager.disable
+    sink = io.StringIO()
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(sink),
+        contextlib.redirect_stderr(sink),
+    ):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
+
+
+def _plain_tensors(module: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the state as contiguous CPU tensors of their own storage, and notes."""
+    tensors: dict[str, Tensor] = {}
+    notes: list[str] = []
+    owners: dict[int, str] = {}
+    for name, value in module.state_dict().items():
+        if not isinstance(value, Tensor):
+            notes.append(f"{name!r} was left out: it is a {type(value).__name__}, not a tensor.")
+            continue
+        plain = value.detach().cpu().contiguous() if value.layout == torch.strided else value
+        place = plain.untyped_storage().data_ptr() if plain.layout == torch.strided else 0
+        if place and owners.setdefault(place, name) != name:
+            notes.append(f"{name!r} shares its memory with {owners[place]!r}; both are stored.")
+            plain = plain.clone()
+        tensors[name] = plain
+    return tensors, notes
+
+
+def _refusal(asked: str, error: Exception, option: str) -> ArtefactError:
+    """Word an exporter's failure: its innermost cause, in one line."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return ArtefactError(
+        asked,
+        f"{type(cause).__name__}: {_first_line(cause)}",
+        "torch.export cannot follow this model",
+        f"Leave this form out with {option}, or change the code that it names.",
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    """Return the first line of a message, without colours."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    return (text.splitlines() or [type(error).__name__])[0][:300]

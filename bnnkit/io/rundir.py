@@ -1,0 +1,126 @@
+"""The run directory: what its files are called, and the writing of the small ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bnnkit.errors import UsageError
+from bnnkit.io.atomic import atomic_directory, atomic_path
+from bnnkit.spec import Plan, Report
+
+__all__ = [
+    "CHECKPOINT",
+    "METRICS",
+    "MODEL_ONNX",
+    "MODEL_PT2",
+    "MODEL_SAFETENSORS",
+    "PLAN",
+    "REPORT_HTML",
+    "REPORT_JSON",
+    "is_run_directory",
+    "read_plan",
+    "read_report",
+    "run_directory",
+    "write_plan",
+    "write_report",
+    "write_text",
+]
+
+MODEL_SAFETENSORS = "model.safetensors"
+MODEL_PT2 = "model.pt2"
+MODEL_ONNX = "model.onnx"
+PLAN = "plan.json"
+REPORT_JSON = "report.json"
+REPORT_HTML = "report.html"
+METRICS = "metrics.jsonl"
+CHECKPOINT = "checkpoint"
+
+_NAMES = frozenset(
+    {
+        MODEL_SAFETENSORS,
+        MODEL_PT2,
+        MODEL_ONNX,
+        PLAN,
+        REPORT_JSON,
+        REPORT_HTML,
+        METRICS,
+        CHECKPOINT,
+    }
+)
+
+
+@contextmanager
+def run_directory(out: str | Path, force: bool = False) -> Iterator[Path]:
+    """Yield a directory to write a run into; it becomes `out` on success and vanishes otherwise.
+
+    Args:
+        out: The run directory.
+        force: Whether an earlier run at `out` may be replaced. A directory that holds anything
+            else is never replaced.
+
+    Yields:
+        The directory to write into.
+
+    Raises:
+        UsageError: `out` exists and may not be replaced.
+    """
+    with atomic_directory(out, force, replaceable=_NAMES) as part:
+        yield part
+
+
+def is_run_directory(path: str | Path) -> bool:
+    """Tell whether `path` is a finished run: a directory with a report or the slim weights."""
+    folder = Path(path)
+    return any((folder / name).is_file() for name in (REPORT_JSON, MODEL_SAFETENSORS))
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write UTF-8 text, whole or not at all, with a newline at its end."""
+    path = Path(path)
+    with atomic_path(path) as part:
+        part.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
+    return path
+
+
+def write_plan(folder: str | Path, plan: Plan) -> Path:
+    """Write `plan.json` into a run directory."""
+    return write_text(Path(folder) / PLAN, plan.to_json())
+
+
+def write_report(folder: str | Path, report: Report) -> Path:
+    """Write `report.json` into a run directory."""
+    return write_text(Path(folder) / REPORT_JSON, report.to_json())
+
+
+def read_plan(path: str | Path) -> Plan:
+    """Read a `plan.json`, or the one of a run directory.
+
+    Raises:
+        UsageError: There is no such file.
+        StructureError: It is not a plan.
+    """
+    return Plan.from_json(_read_text(path, PLAN))
+
+
+def read_report(path: str | Path) -> Report:
+    """Read a `report.json`, or the one of a run directory.
+
+    Raises:
+        UsageError: There is no such file, or it is not a report.
+    """
+    return Report.from_json(_read_text(path, REPORT_JSON))
+
+
+def _read_text(path: str | Path, name: str) -> str:
+    """Read the text of a file, or of the file `name` in a directory."""
+    path = Path(path)
+    file = path / name if path.is_dir() else path
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        cause = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UsageError(
+            f"Reading {name}", repr(str(file)), str(cause), "Name a run directory or its file."
+        ) from error

@@ -1,0 +1,113 @@
+"""ONNX models under onnxruntime. The one file that imports it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bnnkit.errors import FileRefusedError, UsageError
+from bnnkit.graph.outputs import MAIN_KEYS
+from bnnkit.io.export import check_onnx
+
+__all__ = ["OnnxModel"]
+
+_DTYPES = {
+    "tensor(float)": torch.float32,
+    "tensor(double)": torch.float64,
+    "tensor(float16)": torch.float16,
+    "tensor(int64)": torch.int64,
+    "tensor(int32)": torch.int32,
+    "tensor(uint8)": torch.uint8,
+}
+_ELEMENTS = {torch.float32: 1, torch.float64: 11, torch.float16: 10, torch.int64: 7}
+_ELEMENTS |= {torch.int32: 6, torch.uint8: 2}  # onnx.TensorProto's numbers
+
+
+class OnnxModel:
+    """An ONNX file in an onnxruntime session, from tensor to tensor.
+
+    Args:
+        path: The file.
+        device: `cpu` or `cuda`; the CPU is used where onnxruntime has no CUDA provider.
+        threads: Threads inside one operator; None takes onnxruntime's own choice.
+
+    Raises:
+        FileRefusedError: The file is broken, hostile or unknown to onnxruntime.
+    """
+
+    def __init__(
+        self, path: str | Path, *, device: str = "cpu", threads: int | None = None
+    ) -> None:
+        check_onnx(path)
+        self._session = _session(Path(path), device, threads)
+        self.device = "cpu" if self._session.get_providers()[0].startswith("CPU") else "cuda"
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or inputs[0].type not in _DTYPES:
+            raise FileRefusedError(
+                f"Opening {str(path)!r}",
+                ", ".join(f"input {i.name!r} of {i.type}" for i in inputs) or "no input",
+                "one input of numbers is needed",
+                "Export the model with a single tensor as its input.",
+            )
+        self._input = inputs[0].name
+        self.dtype = _DTYPES[inputs[0].type]
+        self.shape = [n if isinstance(n, int) else None for n in inputs[0].shape]
+        names = [output.name for output in self._session.get_outputs()]
+        self._output = next((key for key in MAIN_KEYS if key in names), names[0])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Run one batch; the answer is on the CPU."""
+        x = x.detach().to(self.device).contiguous()
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)  # onnxruntime has a stream of its own
+        binding = self._session.io_binding()
+        binding.bind_input(
+            self._input,
+            self.device,
+            x.device.index or 0,
+            _ELEMENTS[self.dtype],
+            list(x.shape),
+            x.data_ptr(),
+        )
+        binding.bind_output(self._output, "cpu")
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:
+            raise FileRefusedError(
+                f"Running ONNX on an input of {list(x.shape)}",
+                str(error).splitlines()[0][:300],
+                "onnxruntime stopped inside the model",
+                "Export the model again, and let it take any batch size.",
+            ) from error
+        return torch.from_numpy(binding.get_outputs()[0].numpy())
+
+
+def _session(path: Path, device: str, threads: int | None) -> Any:  # noqa: ANN401 - optional
+    """Open the session, with nothing of onnxruntime's own on the terminal."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UsageError(
+            "Running ONNX", str(error), "onnxruntime is needed", "Type: pip install onnxruntime"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # errors come back as exceptions
+    # idle threads that spin on after a run would slow down whatever is timed next
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    wanted = ["CUDAExecutionProvider"] if device.startswith("cuda") else []
+    known = onnxruntime.get_available_providers()
+    providers = [p for p in [*wanted, "CPUExecutionProvider"] if p in known]
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:
+        raise FileRefusedError(
+            f"Opening {str(path)!r}",
+            str(error).splitlines()[0][:300],
+            "onnxruntime cannot run it",
+            "Export the model again, or update onnxruntime.",
+        ) from error

@@ -1,0 +1,1 @@
+"""Modules that carry a posterior."""

@@ -1,0 +1,59 @@
+"""The product of activations and gates, with a backward pass that builds no temporary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["gate_product"]
+
+
+class _GateProduct(torch.autograd.Function):
+    """`y = x * theta` for `x [b, c, ...]` and per example gates `theta [b, c]`.
+
+    The gradient of a gate is an inner product over space; autograd would write the whole product
+    `grad * x` to memory first, which costs as much as the layer's activation does.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, theta: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(x, theta)
+        return x * theta.reshape(*theta.shape, *[1] * (x.dim() - 2))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:  # noqa: ANN401
+        (grad,) = grads
+        x, theta = ctx.saved_tensors
+        grad_x = grad_theta = None
+        if ctx.needs_input_grad[1]:
+            grad_theta = _inner(grad, x).to(theta.dtype)
+        if ctx.needs_input_grad[0]:
+            grad_x = grad * theta.reshape(*theta.shape, *[1] * (x.dim() - 2))
+        return grad_x, grad_theta
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    """Return the inner product over all axes after the second, `[b, c]`."""
+    if a.dim() == 2:
+        return a * b
+    rows = a.shape[0] * a.shape[1]
+    if a.is_contiguous() and b.is_contiguous():
+        return torch.bmm(a.view(rows, 1, -1), b.view(rows, -1, 1)).view(a.shape[:2])
+    return (a * b).flatten(2).sum(2)
+
+
+def gate_product(x: Tensor, theta: Tensor) -> Tensor:
+    """Multiply activations by their gates.
+
+    Args:
+        x: `[b, c, ...]`.
+        theta: Gates that broadcast to `x`; the per example form `[b, c, 1, ...]` takes the fast
+            backward pass.
+    """
+    theta = theta.to(x.dtype)
+    per_example = theta.dim() == x.dim() and theta.shape[:2] == x.shape[:2]
+    if per_example and all(n == 1 for n in theta.shape[2:]) and torch.is_grad_enabled():
+        return _GateProduct.apply(x, theta.flatten(1))
+    return x * theta

@@ -1,0 +1,1 @@
+"""The glue of the commands: training, evaluation, timing, checks, gates and reports."""

@@ -1,0 +1,242 @@
+"""The one training loop: every command that trains anything trains it here."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bnnkit.errors import TrainingError
+from bnnkit.graph.outputs import main_output
+from bnnkit.io.data import Split
+from bnnkit.methods.base import Method
+from bnnkit.run.checkpoints import Checkpoints, TrainState
+from bnnkit.run.precision import Precision
+from bnnkit.run.progress import Progress, SilentProgress
+from bnnkit.spec.config import TrainConfig
+
+__all__ = ["Trainer", "seeded"]
+
+_NORMS = (nn.modules.batchnorm._BatchNorm,)
+_CLIP = 10.0
+"""Largest gradient norm; a pretrained net under fresh noise can start with a huge one."""
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the generators that foreign modules (dropout) draw from, and restore them after."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+@dataclass
+class Trainer:
+    """Trains a model for some epochs, with or without a method attached.
+
+    A run that is broken off continues from the last epoch and gives what an unbroken run gives:
+    order, augmentation, noise and dropout of an epoch are seeded by (seed, epoch) alone.
+
+    Args:
+        model: The module, on its device.
+        data: Training data.
+        config: Epochs, rates and so on.
+        precision: Number format of the forward pass.
+        device: Where the model is.
+        method: A posterior to train along, and its penalty; None trains the model alone.
+        checkpoints: Where the state of each epoch goes; None keeps none.
+        progress: Who is told.
+        on_epoch: Called with every row of the training curve.
+    """
+
+    model: nn.Module
+    data: Split
+    config: TrainConfig
+    precision: Precision
+    device: torch.device
+    method: Method | None = None
+    checkpoints: Checkpoints | None = None
+    progress: Progress = field(default_factory=SilentProgress)
+    on_epoch: Callable[[dict[str, float]], None] | None = None
+    generator: torch.Generator | None = None
+    phase: str = "train"
+
+    def run(self, first: int, last: int) -> None:
+        """Train epochs `first` to `last - 1` of `config.epochs`.
+
+        Raises:
+            TrainingError: The loss is not a number, or memory ran out.
+        """
+        self.optimiser = self._optimiser()
+        self.first, self.last = first, last
+        start = first
+        if self.checkpoints is not None:
+            state = self.checkpoints.load(self.phase)
+            if state is not None:
+                self._restore(state)
+                start = state.epoch
+        for epoch in range(start, last):
+            row = self._epoch(epoch)
+            if self.on_epoch is not None:
+                self.on_epoch(row)
+            if self.checkpoints is not None:
+                self.checkpoints.save(self._state(epoch + 1))
+
+    # --- one epoch --------------------------------------------------------------------------
+
+    def _epoch(self, epoch: int) -> dict[str, float]:
+        steps = math.ceil(len(self.data) / self.config.batch_size)
+        self.progress.start(f"epoch {epoch + 1}/{self.config.epochs}", steps)
+        shuffle = torch.Generator().manual_seed(_mix(self.config.seed, epoch))
+        if self.generator is not None:
+            self.generator.manual_seed(_mix(self.config.seed + 1, epoch))
+        self._train_mode()
+        began, seen = time.perf_counter(), 0
+        totals = {"loss": 0.0, "nll": 0.0, "error": 0.0}
+        with seeded(_mix(self.config.seed + 2, epoch)):
+            batches = self.data.batches(
+                self.config.batch_size, shuffle=True, augment=True, generator=shuffle
+            )
+            for step, (x, y) in enumerate(batches):
+                if len(y) == 1 and seen:
+                    continue  # batch norm needs two examples
+                done = (epoch - self.first + step / steps) / max(1, self.last - self.first)
+                loss, nll, errors = self._step(x, y, done, epoch * steps + step)
+                seen += len(y)
+                totals["loss"] += loss * len(y)
+                totals["nll"] += nll * len(y)
+                totals["error"] += errors
+                self.progress.advance(1, loss=totals["loss"] / seen)
+        self.progress.stop()
+        row = {k: v / seen for k, v in totals.items()}
+        row["error"] *= 100
+        row |= self.method.figures() if self.method is not None else {}
+        rate = self._rate((epoch + 1 - self.first) / max(1, self.last - self.first))
+        return {"epoch": float(epoch + 1), **row, "lr": self.config.lr * rate,
+                "seconds": time.perf_counter() - began}  # fmt: skip
+
+    def _step(self, x: Tensor, y: Tensor, done: float, step: int) -> tuple[float, float, float]:
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["peak"] * self._rate(done)
+        try:
+            x, y = self.precision.place(x, self.device), y.to(self.device, non_blocking=True)
+            with self.precision.autocast(self.device):
+                output = main_output(self.model(x))
+            logits = _class_scores(output.float())
+            nll = F.cross_entropy(logits, y)
+            objective = nll
+            if self.config.label_smoothing:
+                objective = F.cross_entropy(logits, y, label_smoothing=self.config.label_smoothing)
+            loss = objective if self.method is None else objective + self.method.penalty(done)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise self._diverged(step, value, x)
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            raise TrainingError(
+                "Training", f"memory ran out at batch size {self.config.batch_size}",
+                "a step does not fit the device", f"Use --batch-size {self.config.batch_size // 2}.",
+            ) from error  # fmt: skip
+        nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP)
+        self.optimiser.step()
+        if self.method is not None:
+            self.method.after_step()
+        wrong = float((logits.detach().argmax(1) != y).sum())
+        return value, float(nll.detach()), wrong
+
+    def _train_mode(self) -> None:
+        self.model.train()
+        if self.config.freeze_bn:
+            for module in self.model.modules():
+                if isinstance(module, _NORMS):
+                    module.eval()
+
+    def _rate(self, done: float) -> float:
+        """Return the share of the peak rate: a short linear warm-up, then linear decay."""
+        warmup = min(0.05, 1 / max(1, 20 * (self.last - self.first)))
+        return min(1.0, (done + 1e-3) / warmup) * max(0.0, 1.0 - done)
+
+    # --- state ------------------------------------------------------------------------------
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        decay, plain = [], []
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                (decay if parameter.dim() > 1 else plain).append(parameter)
+        groups: list[dict[str, Any]] = [
+            {"params": decay, "weight_decay": self.config.weight_decay, "lr": self.config.lr},
+            {"params": plain, "weight_decay": 0.0, "lr": self.config.lr},
+        ]
+        groups = [g for g in groups if g["params"]]
+        if self.method is not None:
+            groups += self.method.parameter_groups(self.config.lr)
+        for group in groups:
+            group["peak"] = group["lr"]
+        if self.config.optimiser == "sgd":
+            return torch.optim.SGD(groups, lr=self.config.lr, momentum=0.9, nesterov=True)
+        return torch.optim.AdamW(groups, lr=self.config.lr)
+
+    def _state(self, epoch: int) -> TrainState:
+        carrier = {} if self.method is None else self.method.carrier().state_dict()
+        return TrainState(
+            phase=self.phase,
+            epoch=epoch,
+            model=self.model.state_dict(),
+            carrier=carrier,
+            optimiser=self.optimiser.state_dict(),
+        )
+
+    def _restore(self, state: TrainState) -> None:
+        self.model.load_state_dict(state.model)
+        if self.method is not None:
+            self.method.carrier().load_state_dict(state.carrier)
+        self.optimiser.load_state_dict(state.optimiser)
+
+    def _diverged(self, step: int, value: float, x: Tensor) -> TrainingError:
+        causes = []
+        if not bool(torch.isfinite(x).all()):
+            causes.append("the inputs of this batch are not finite")
+        broken = [n for n, p in self.model.named_parameters() if not bool(torch.isfinite(p).all())]
+        if broken:
+            causes.append(f"{broken[0]} is not finite since an earlier step")
+        if not causes:
+            causes.append(f"a learning rate of {self.config.lr:g} is likely too high")
+        if self.precision.name == "bf16":
+            causes.append("or bf16 is too coarse for this model (--precision fp32)")
+        saved = "" if self.checkpoints is None else self.checkpoints.describe()
+        return TrainingError(
+            "Training", f"the loss is {value} at step {step}", ", ".join(causes),
+            f"Use --lr {self.config.lr / 3:.1g}.{saved}",
+        )  # fmt: skip
+
+
+def _class_scores(output: Tensor) -> Tensor:
+    """Return `[n, classes]` scores that cross-entropy takes; probabilities become their logs."""
+    rows = output.detach()
+    sums = rows.sum(-1)
+    if rows.dim() == 2 and bool((rows >= 0).all()) and bool(((sums - 1).abs() < 1e-4).all()):
+        return output.clamp(min=1e-12).log()
+    return output
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+    )
+
+
+def _mix(seed: int, epoch: int) -> int:
+    """Return a seed for one epoch; a prime stride keeps runs with near seeds apart."""
+    return (seed * 1_000_003 + epoch) % (1 << 63)

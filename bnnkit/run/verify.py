@@ -1,0 +1,182 @@
+"""The proof of a rewrite: the same real inputs through every form of the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bnnkit.errors import ArtefactError, BnnkitError
+from bnnkit.graph.outputs import main_output
+from bnnkit.io.runtimes import Predictor
+
+__all__ = ["Check", "require", "verify_exact", "verify_forms"]
+
+_CHUNK = 64
+_ODD = 3
+"""A batch size that no example of an export has."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison of two forms of a model.
+
+    Args:
+        name: Which forms.
+        worst: The largest disagreement; infinite where an output is not a number.
+        tolerance: The largest that passes.
+        unit: `relative`: to the largest absolute output of the reference.
+        n: Inputs compared.
+        passed: Whether `worst <= tolerance`.
+    """
+
+    name: str
+    worst: float
+    tolerance: float
+    unit: str
+    n: int
+    passed: bool
+
+
+def verify_forms(
+    reference: Predictor,
+    candidates: Mapping[str, Predictor],
+    inputs: Tensor,
+    *,
+    tolerance: float = 1e-4,
+) -> list[Check]:
+    """Compare the outputs of several forms with those of a reference, on real inputs.
+
+    The figure is `max |candidate - reference| / max(1, max |reference|)` in float64, the maxima
+    over all inputs and outputs. Each candidate runs three times: all inputs in batches of up to
+    64, the first alone (batch size 1) and the first three as one batch; the worst counts. An
+    output that is not finite, or of another shape, is a failure.
+
+    Args:
+        reference: The form that is believed.
+        candidates: The forms to prove, by name.
+        inputs: Real inputs, `[n, ...]`.
+        tolerance: The largest figure that passes.
+
+    Returns:
+        A check for each candidate.
+
+    Raises:
+        ArtefactError: A candidate does not run on the inputs.
+    """
+    expected = _batched(reference, inputs, _CHUNK)
+    checks = []
+    for name, candidate in candidates.items():
+        worst = 0.0
+        for batch, count in ((_CHUNK, len(inputs)), (1, 1), (_ODD, min(_ODD, len(inputs)))):
+            try:
+                figure = _worst(candidate, inputs[:count], expected[:count], batch)
+            except (BnnkitError, RuntimeError) as error:
+                raise _does_not_run(name, min(batch, count), error) from error
+            worst = max(worst, figure)
+        scale = max(1.0, float(expected.abs().max())) if expected.isfinite().all() else 1.0
+        checks.append(_check(name, worst / scale, tolerance, len(inputs)))
+    return checks
+
+
+def verify_exact(
+    gated: nn.Module,
+    slim: nn.Module,
+    inputs: Tensor,
+    *,
+    tolerance: float = 1e-9,
+    name: str = "gated = slim (float64)",
+) -> Check:
+    """Compare the gated with the slim model in float64, where only a wrong rewrite differs.
+
+    The figure is `max |slim - gated| / max |gated|`, the maxima over all inputs and outputs (the
+    plain `max |slim - gated|` where the gated model answers zeros only).
+
+    Args:
+        gated: The model with frozen gates, in float64; its training flags are kept.
+        slim: The rewritten model, in float64; its training flags are kept.
+        inputs: Real inputs, `[n, ...]`; they are converted to float64.
+        tolerance: The largest figure that passes.
+        name: Name of the check.
+
+    Returns:
+        The check.
+    """
+    expected = _batched(_evaluated(gated), inputs.double(), _CHUNK)
+    worst = _worst(_evaluated(slim), inputs.double(), expected, _CHUNK)
+    scale = float(expected.abs().max()) if expected.isfinite().all() else 1.0
+    return _check(name, worst / (scale or 1.0), tolerance, len(inputs))
+
+
+def require(checks: Sequence[Check]) -> None:
+    """Refuse to deliver where a check failed.
+
+    Raises:
+        ArtefactError: A form disagrees; the worst one is named.
+    """
+    failed = [check for check in checks if not check.passed]
+    if not failed:
+        return
+    worst = max(failed, key=lambda check: check.worst / check.tolerance)
+    names = ", ".join(repr(check.name) for check in failed)
+    raise ArtefactError(
+        "Checking the written model",
+        f"{worst.name!r} differs by {worst.worst:.3g} ({worst.unit}) over {worst.n} inputs",
+        f"the tolerance is {worst.tolerance:.3g}, and nothing is delivered that exceeds it"
+        + (f"; these failed: {names}" if len(failed) > 1 else ""),
+        "Keep the checkpoint and report this with the model's architecture.",
+    )
+
+
+def _does_not_run(name: str, batch: int, error: Exception) -> ArtefactError:
+    """Word the failure of a form that opens and does not run."""
+    return ArtefactError(
+        "Checking the written model",
+        f"{name!r} does not run at batch size {batch}",
+        (str(error).strip().splitlines() or [type(error).__name__])[0][:300],
+        "Leave this form out, or export it again.",
+    )
+
+
+def _check(name: str, worst: float, tolerance: float, n: int) -> Check:
+    """Judge a figure."""
+    return Check(name, worst, tolerance, "relative", n, bool(n) and worst <= tolerance)
+
+
+def _evaluated(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return a call of a module in eval mode that leaves its training flags as they were."""
+
+    def call(x: Tensor) -> Tensor:
+        flags = [(part, part.training) for part in module.modules()]
+        try:
+            with torch.inference_mode():
+                return main_output(module.eval()(x))
+        finally:
+            for part, training in flags:
+                part.training = training
+
+    return call
+
+
+def _parts(inputs: Tensor, batch: int) -> list[Tensor]:
+    """Cut inputs into batches."""
+    return [inputs[i : i + batch] for i in range(0, len(inputs), batch)]
+
+
+def _batched(call: Callable[[Tensor], Tensor], inputs: Tensor, batch: int) -> Tensor:
+    """Run inputs in batches; the outputs as float64 on the CPU."""
+    return torch.cat([call(part).detach().double().cpu() for part in _parts(inputs, batch)])
+
+
+def _worst(
+    call: Callable[[Tensor], Tensor], inputs: Tensor, expected: Tensor, batch: int
+) -> float:
+    """Return the largest absolute difference; infinite where there is no comparing."""
+    got = _batched(call, inputs, batch)
+    if got.shape != expected.shape:
+        return math.inf
+    difference = float((got - expected).abs().max()) if expected.numel() else math.inf
+    return difference if math.isfinite(difference) else math.inf

@@ -1,0 +1,119 @@
+"""One table of defaults, shared by the command line and the library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bnnkit.errors import UsageError
+
+__all__ = ["PruneConfig", "SbpConfig", "TrainConfig", "parse_scales"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How the one training loop runs.
+
+    Args:
+        epochs: Passes over the training data.
+        batch_size: Examples per step.
+        lr: Peak learning rate of the weights (Adam, or SGD with Nesterov momentum .9).
+        optimiser: `adam` or `sgd`.
+        weight_decay: Decoupled decay of matrices and filters.
+        label_smoothing: Mass moved from the label to the other classes.
+        freeze_bn: Keep batch-norm statistics as they are.
+        precision: `fp32`, `bf16` or `auto` (bf16 where the device has units for it).
+        device: `cpu`, `cuda` or `auto`.
+        seed: Seed of order, augmentation, noise and dropout.
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    lr: float = 1e-3
+    optimiser: str = "adam"
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    freeze_bn: bool = False
+    precision: str = "auto"
+    device: str = "auto"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SbpConfig:
+    """Structured Bayesian Pruning (Neklyudov et al. 2017).
+
+    Args:
+        noise_lr: Learning rate of (μ, log σ); None takes ten times the weights' rate.
+        kl_scale: Weight of the KL term; 1 is the evidence itself.
+        kl_scales: `{layer pattern: weight}` that override it (SBPa).
+        kl_warmup: Share of the epochs over which the KL term grows from 0.
+        init_log_sigma: Where log σ starts.
+        snr_threshold: A unit with a smaller signal-to-noise ratio is closed.
+        finetune: Share of the epochs, at the end, trained with the decision frozen.
+    """
+
+    noise_lr: float | None = None
+    kl_scale: float = 1.0
+    kl_scales: Mapping[str, float] = field(default_factory=dict)
+    kl_warmup: float = 0.0
+    init_log_sigma: float = -5.0
+    snr_threshold: float = 1.0
+    finetune: float = 0.25
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """Everything that `prune` can be told besides model and data.
+
+    Args:
+        method: What decides: `sbp`.
+        train: The loop.
+        sbp: The method's own settings.
+        include: Layer patterns to prune; empty means all.
+        exclude: Layer patterns to leave alone.
+        round_to: Widths are kept at multiples of this many channels.
+        removal_seed: With no epochs: close a random half of the units, a structural exercise.
+        batches: Batch sizes to time.
+        threads: Thread counts to time.
+        formats: Forms to write besides safetensors: `pt2`, `onnx`.
+    """
+
+    method: str = "sbp"
+    train: TrainConfig = field(default_factory=TrainConfig)
+    sbp: SbpConfig = field(default_factory=SbpConfig)
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    round_to: int = 1
+    removal_seed: int | None = None
+    batches: tuple[int, ...] = (1, 32)
+    threads: tuple[int, ...] = (1,)
+    formats: tuple[str, ...] = ("pt2", "onnx")
+
+
+def parse_scales(values: list[str]) -> tuple[float | None, dict[str, float]]:
+    """Read `--kl-scale` values: a number for all layers, or `PATTERN=NUMBER`.
+
+    Raises:
+        UsageError: A value is neither.
+
+    >>> parse_scales(["2", "conv1=10"])
+    (2.0, {'conv1': 10.0})
+    """
+    overall, by_layer = None, {}
+    for value in values:
+        pattern, equals, number = value.rpartition("=")
+        try:
+            scale = float(number)
+        except ValueError:
+            scale = -1.0
+        if not 0 <= scale < float("inf"):
+            raise UsageError(
+                "Reading --kl-scale", repr(value), "it needs a number of at least 0",
+                "Use --kl-scale 5 or --kl-scale 'layer1.**=10'.",
+            )  # fmt: skip
+        if equals:
+            by_layer[pattern] = scale
+        else:
+            overall = scale
+    return overall, by_layer

@@ -1,0 +1,60 @@
+"""Reference architectures of the papers, by name: plain modules with fresh weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from bnnkit.zoo.digits import DigitsCNN
+from bnnkit.zoo.gan import (
+    DCGANDiscriminator,
+    DCGANGenerator,
+    mlp_gan_discriminator,
+    mlp_gan_generator,
+)
+from bnnkit.zoo.lenet import LeNet5Caffe, MnistLeNet
+from bnnkit.zoo.mlp import lenet_300_100, mlp_500_300
+from bnnkit.zoo.resnet import resnet20, resnet32, resnet44, resnet56
+from bnnkit.zoo.vae import MnistVAE
+from bnnkit.zoo.vgg import VGGCifar
+
+__all__ = ["INPUT_SHAPES", "ZOO"]
+
+ZOO: dict[str, Callable[..., nn.Module]] = {
+    "dcgan-discriminator": DCGANDiscriminator,
+    "dcgan-generator": DCGANGenerator,
+    "digits-cnn": DigitsCNN,
+    "lenet-300-100": lenet_300_100,
+    "lenet5-caffe": LeNet5Caffe,
+    "mlp-500-300": mlp_500_300,
+    "mlp-gan-discriminator": mlp_gan_discriminator,
+    "mlp-gan-generator": mlp_gan_generator,
+    "mnist-lenet": MnistLeNet,
+    "resnet20-cifar": resnet20,
+    "resnet32-cifar": resnet32,
+    "resnet44-cifar": resnet44,
+    "resnet56-cifar": resnet56,
+    "vae-mnist": MnistVAE,
+    "vgg-cifar": VGGCifar,
+}
+"""Factory of each architecture; every factory works without arguments."""
+
+INPUT_SHAPES: dict[str, tuple[int, ...]] = {
+    "dcgan-discriminator": (3, 64, 64),
+    "dcgan-generator": (100, 1, 1),
+    "digits-cnn": (1, 8, 8),
+    "lenet-300-100": (1, 28, 28),
+    "lenet5-caffe": (1, 28, 28),
+    "mlp-500-300": (1, 28, 28),
+    "mlp-gan-discriminator": (784,),
+    "mlp-gan-generator": (64,),
+    "mnist-lenet": (1, 32, 32),
+    "resnet20-cifar": (3, 32, 32),
+    "resnet32-cifar": (3, 32, 32),
+    "resnet44-cifar": (3, 32, 32),
+    "resnet56-cifar": (3, 32, 32),
+    "vae-mnist": (1, 28, 28),
+    "vgg-cifar": (3, 32, 32),
+}
+"""Shape of one input of each architecture as its factory builds it, without the batch."""

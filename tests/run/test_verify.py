@@ -1,0 +1,142 @@
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from bnnkit.errors import ArtefactError, ExitCode
+from bnnkit.io.runtimes import open_predictor
+from bnnkit.run.verify import Check, require, verify_exact, verify_forms
+
+INPUTS = torch.randn(100, 6, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3)).eval()
+
+
+class Fake:
+    """A predictor from a function."""
+
+    name, form, device = "fake", "torch", "cpu"
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, x):
+        return self.function(x)
+
+
+def test_equal_forms_pass(model):
+    checks = verify_forms(
+        open_predictor(model), {"copy": open_predictor(copy.deepcopy(model))}, INPUTS
+    )
+    assert checks == [Check("copy", 0.0, 1e-4, "relative", 100, True)]
+    require(checks)
+
+
+@pytest.mark.parametrize("scale", [0.01, 1000.0])
+def test_the_figure_is_the_stated_one(scale):
+    answers = scale * INPUTS
+    wrong = answers.clone()
+    wrong[70, 2] += 0.5
+    table = {tuple(row.tolist()): out for row, out in zip(INPUTS, wrong, strict=True)}
+    candidate = Fake(lambda x: torch.stack([table[tuple(row.tolist())] for row in x]))
+    check = verify_forms(Fake(lambda x: scale * x), {"w": candidate}, INPUTS)[0]
+    assert check.worst == pytest.approx(
+        0.5 / max(1.0, scale * float(INPUTS.abs().max())), rel=1e-3
+    )
+    assert not check.passed
+
+
+def test_a_slim_model_with_one_wrong_weight_is_not_delivered(model):
+    wrong = copy.deepcopy(model)
+    with torch.no_grad():
+        wrong[0].weight[3, 2] += 0.01
+    checks = verify_forms(
+        open_predictor(model),
+        {"good": open_predictor(copy.deepcopy(model)), "slim": open_predictor(wrong)},
+        INPUTS,
+    )
+    assert [c.passed for c in checks] == [True, False]
+    with pytest.raises(ArtefactError, match=r"'slim' differs by .* over 100 inputs.*0\.0001") as e:
+        require(checks)
+    assert e.value.code == ExitCode.ARTEFACT
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_form_that_is_wrong_at_one_batch_size_is_found(model, batch):
+    right = open_predictor(model)
+    candidate = Fake(lambda x: right(x) + 1 if len(x) == batch else right(x))
+    assert not verify_forms(right, {"c": candidate}, INPUTS[:64])[0].passed
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_is_not_a_number_fails_even_where_the_reference_agrees(bad):
+    broken = Fake(lambda x: x * bad)
+    check = verify_forms(broken, {"c": broken}, INPUTS)[0]
+    assert check.worst == math.inf
+    assert not check.passed
+    with pytest.raises(ArtefactError, match="inf"):
+        require([check])
+
+
+def test_another_shape_fails(model):
+    right = open_predictor(model)
+    check = verify_forms(right, {"c": Fake(lambda x: right(x)[:, :1])}, INPUTS)[0]
+    assert not check.passed
+
+
+def test_no_inputs_prove_nothing(model):
+    right = open_predictor(model)
+    with pytest.raises((ArtefactError, ValueError)):
+        require(verify_forms(right, {"c": right}, INPUTS[:0]))
+
+
+def test_a_form_that_does_not_run_is_named(model):
+    def refuse(x):
+        if len(x) == 1:
+            raise RuntimeError("no single inputs\nand a second line")
+        return model(x).detach()
+
+    with pytest.raises(ArtefactError, match=r"'c' does not run at batch size 1; no single inputs"):
+        verify_forms(open_predictor(model), {"c": Fake(refuse)}, INPUTS)
+
+
+def test_the_worst_of_several_is_named():
+    checks = [
+        Check("a", 1e-3, 1e-4, "relative", 5, False),
+        Check("b", 1e-3, 1e-9, "relative", 5, False),
+        Check("c", 0.0, 1e-9, "relative", 5, True),
+    ]
+    with pytest.raises(ArtefactError, match=r"'b' differs.*'a', 'b'"):
+        require(checks)
+
+
+def test_float64_tells_a_rewrite_from_rounding(model):
+    gated = copy.deepcopy(model).double().train()
+    slim = copy.deepcopy(gated)
+    with torch.no_grad():  # hidden unit 3 is read by nobody: removing it is exact
+        gated[3].weight[:, 3] = 0
+        slim[0] = nn.Linear(6, 7).double()
+        slim[3] = nn.Linear(7, 3).double()
+        kept = [0, 1, 2, 4, 5, 6, 7]
+        slim[0].weight.copy_(gated[0].weight[kept])
+        slim[0].bias.copy_(gated[0].bias[kept])
+        slim[3].weight.copy_(gated[3].weight[:, kept])
+        slim[3].bias.copy_(gated[3].bias)
+    check = verify_exact(gated, slim, INPUTS)
+    assert check.passed
+    assert check.worst < 1e-14
+    assert check.n == 100
+    assert gated.training  # dropout was off for the check, and is on again
+    assert slim.training
+    with torch.no_grad():
+        slim[0].bias[0] += 1e-6
+    check = verify_exact(gated, slim, INPUTS)
+    assert not check.passed
+    with pytest.raises(ArtefactError, match="1e-09"):
+        require([check])
