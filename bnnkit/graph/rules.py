@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bnnkit.graph.labels import NEUTRAL, collapse
+from bnnkit.graph.layer_rules import CONVOLUTIONS, argument, conv, linear, norm, prelu
 from bnnkit.graph.values import Ids, Param, Trace
 
 __all__ = ["MOVES", "apply_rule", "base_name"]
@@ -41,7 +42,6 @@ _SPATIAL = {
 }  # fmt: skip
 _REDUCTIONS = {"mean", "sum", "amax", "amin", "var", "std", "logsumexp", "prod", "norm"}
 _LIKE = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"}
-_CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "convolution"}
 
 
 def base_name(target: Any) -> str:
@@ -77,14 +77,14 @@ def apply_rule(
     name = base_name(target)
     if name in _LIKE and isinstance(args[0], Ids):
         return Ids(torch.zeros((), dtype=torch.long).expand(shapes))
-    if name in _CONVOLUTIONS:
-        return _conv(trace, name, args, kwargs, shapes, module)
+    if name in CONVOLUTIONS:
+        return conv(trace, name, args, kwargs, shapes, module)
     if name == "linear":
-        return _linear(trace, args, kwargs, shapes, module)
+        return linear(trace, args, kwargs, shapes, module)
     if name in {"batch_norm", "_native_batch_norm_legit_no_training", "instance_norm"}:
-        return _norm(trace, args, shapes)
+        return norm(trace, args, shapes)
     if name == "prelu":
-        return _prelu(trace, args)
+        return prelu(trace, args)
     args = tuple(_materialised(trace, a) for a in args)
     kwargs = {k: _materialised(trace, v) for k, v in kwargs.items()}
     if name in _POINTWISE or torch.Tag.pointwise in getattr(target, "tags", ()):
@@ -110,130 +110,6 @@ def _materialised(trace: Trace, value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_materialised(trace, v) for v in value)
     return value
-
-
-# --- layers ---------------------------------------------------------------------------------
-
-
-def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], at: int, name: str) -> Any:
-    return args[at] if len(args) > at else kwargs.get(name)
-
-
-def _owned(weight: Any, module: str) -> bool:
-    """Tell whether an operation's weight is the very `weight` of the module that runs it."""
-    return isinstance(weight, Param) and weight.name == f"{module}.weight".lstrip(".")
-
-
-def _mix_elsewhere(
-    trace: Trace,
-    value: Any,
-    weight: Any,
-    shapes: Shape,
-    module: str,
-    what: str,
-) -> Ids:
-    """Lock the input of a mixing operation that is not a layer of its own."""
-    where = weight.name if isinstance(weight, Param) else "a computed weight"
-    reason = f"{what} with {where} inside {module or 'the model'} is not a layer of its own"
-    for part in (value, weight):
-        if isinstance(part, Ids):
-            trace.labels.lock(part.ids, reason)
-        elif isinstance(part, Param):
-            trace.freeze(part, reason)
-    return trace.fixed(reason, shapes)
-
-
-def _conv(
-    trace: Trace,
-    name: str,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    shapes: Shape,
-    module: str,
-) -> Ids:
-    x, weight = args[0], args[1]
-    groups = _argument(args, kwargs, 8 if name == "convolution" else 6, "groups") or 1
-    if not isinstance(x, Ids) or not _owned(weight, module):
-        return _mix_elsewhere(trace, x, weight, shapes, module, "a convolution")
-    if name == "convolution" and args[6]:
-        return _mix_elsewhere(trace, x, weight, shapes, module, "a transposed convolution")
-    if x.ids.dim() != len(shapes):
-        return _mix_elsewhere(trace, x, weight, shapes, module, "an unbatched convolution")
-    spatial = list(range(2, x.ids.dim()))
-    if any(collapse(x.ids).shape[a] > 1 for a in spatial):
-        trace.labels.lock(x.ids, f"{module} convolves along a channel axis")
-    ids = trace.channel_ids(x, 1, module)
-    per_group = weight.shape[1]
-    if groups > 1 and per_group == 1:
-        # Depthwise: channel c alone makes outputs c*m .. c*m+m-1, so they are of its class.
-        out = trace.slot(weight.name, 0, ids.repeat_interleave(weight.shape[0] // groups))
-    else:
-        if groups > 1:
-            # The groups keep equal sizes only if the same positions go in each of them.
-            _tie_positions(trace, ids, groups)
-        trace.slot(weight.name, 1, ids[:per_group])
-        trace.read(module, ids)
-        out = _written(trace, weight.name, weight.shape[0])
-        if groups > 1:
-            _tie_positions(trace, out, groups)
-    _bias(trace, _argument(args, kwargs, 2, "bias"), out)
-    return Ids(out.reshape([1, -1] + [1] * len(spatial)).expand(shapes))
-
-
-def _tie_positions(trace: Trace, ids: Tensor, groups: int) -> None:
-    rows = ids.reshape(groups, -1)
-    trace.labels.unite(rows[:1].expand_as(rows), rows)
-
-
-def _written(trace: Trace, name: str, size: int) -> Tensor:
-    """Return the labels that a layer writes; the same ones at every call."""
-    known = trace.slots.get((name, 0))
-    if known is None:
-        known = trace.slot(name, 0, trace.labels.fresh(size))
-        trace.order.append(name)
-    return known
-
-
-def _bias(trace: Trace, bias: Any, out: Tensor) -> None:
-    if isinstance(bias, Param):
-        trace.slot(bias.name, 0, out)
-    elif isinstance(bias, Ids):
-        trace.labels.lock(out, "its bias is computed")
-
-
-def _linear(
-    trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Shape, module: str
-) -> Ids:
-    x, weight = args[0], args[1]
-    if not isinstance(x, Ids) or not _owned(weight, module):
-        return _mix_elsewhere(trace, x, weight, shapes, module, "a matrix product")
-    ids = trace.channel_ids(x, -1, module)
-    trace.slot(weight.name, 1, ids)
-    trace.read(module, ids)
-    out = _written(trace, weight.name, weight.shape[0])
-    _bias(trace, _argument(args, kwargs, 2, "bias"), out)
-    return Ids(out.expand(shapes))
-
-
-def _norm(trace: Trace, args: tuple[Any, ...], shapes: Any) -> Any:
-    """Batch and instance norm treat every channel alone: their vectors follow the channel."""
-    x = args[0]
-    if not isinstance(x, Ids):
-        return trace.fixed("a normalised constant", shapes)
-    ids = trace.channel_ids(x, 1, "a normalisation")
-    for vector in args[1:5]:
-        if isinstance(vector, Param):
-            trace.slot(vector.name, 0, ids)
-        elif isinstance(vector, Ids):
-            trace.labels.lock(ids, "its normalisation has computed statistics or scales")
-    return (x,) if shapes and isinstance(shapes[0], tuple) else x
-
-
-def _prelu(trace: Trace, args: tuple[Any, ...]) -> Any:
-    x, weight = args
-    if isinstance(x, Ids) and isinstance(weight, Param) and weight.shape[0] > 1:
-        trace.slot(weight.name, 0, trace.channel_ids(x, 1, "a PReLU"))
-    return x
 
 
 # --- element-wise ---------------------------------------------------------------------------
@@ -295,7 +171,7 @@ def _cat(trace: Trace, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any
             parts.append(part.ids)
         else:
             parts.append(trace.fixed("concatenated with a constant", tuple(part.shape)).ids)
-    axis = _argument(args, kwargs, 1, "dim") or 0
+    axis = argument(args, kwargs, 1, "dim") or 0
     if base_name(target) == "stack":
         return Ids(torch.stack(parts, axis))
     parts = [p for p in parts if p.dim() > 1 or p.numel()]

@@ -175,7 +175,15 @@ def _read_trusted(info: FileInfo, state_key: str | None) -> Checkpoint:
     """Unpickle with code, because the owner of the file said so."""
     import torch
 
-    loaded: Any = torch.load(info.path, map_location="cpu", weights_only=False)
+    try:
+        loaded: Any = torch.load(info.path, map_location="cpu", weights_only=False)
+    except (ImportError, AttributeError) as error:
+        raise FileFault(
+            f"pickled code that cannot be found here ({type(error).__name__}: {quote(error)})",
+            "its class must be importable to run it",
+            "Put its package on the Python path, or pass --arch in place of --trust-pickle: the "
+            "tensors are then read without its code",
+        ) from error
     ran = sorted({*info.classes, *dangerous_names(info.globals, info.called)})
     notes = [f"Code was run at your word (--trust-pickle): {', '.join(map(quote, ran[:20]))}."]
     found: dict[str, Any] = {}

@@ -30,6 +30,8 @@ _TENSOR = frozenset(
     + [f"torch._utils._rebuild_{kind}" for kind in ("tensor", "tensor_v2", "tensor_v3")]
     + [f"torch._utils._rebuild_{kind}" for kind in ("parameter", "parameter_with_state")]
     + [f"torch._utils._rebuild_{kind}" for kind in ("qtensor", "sparse_tensor", "nested_tensor")]
+    + [f"torch._utils._rebuild_device_tensor_from_{kind}" for kind in ("numpy", "cpu_tensor")]
+    + ["torch._utils._rebuild_wrapper_subclass"]
     + ["torch._utils._rebuild_meta_tensor_no_storage", "torch._tensor._rebuild_from_type_v2"]
     + ["torch.storage.UntypedStorage", "torch.storage.TypedStorage", "torch.Tensor"]
     + ["torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer", "torch.Size"]

@@ -55,5 +55,6 @@ def gate_product(x: Tensor, theta: Tensor) -> Tensor:
     theta = theta.to(x.dtype)
     per_example = theta.dim() == x.dim() and theta.shape[:2] == x.shape[:2]
     if per_example and all(n == 1 for n in theta.shape[2:]) and torch.is_grad_enabled():
-        return _GateProduct.apply(x, theta.flatten(1))
+        gated: Tensor = _GateProduct.apply(x, theta.flatten(1))  # type: ignore[no-untyped-call]
+        return gated
     return x * theta

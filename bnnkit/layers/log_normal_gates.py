@@ -57,7 +57,7 @@ class LogNormalGates(nn.Module):
         else:
             theta = self.mean()
         firsts = torch.tensor([0, *self._sizes]).cumsum(0).tolist()
-        self._drawn = dict(zip(firsts, theta.split(self._sizes, dim=-1), strict=False))
+        self._drawn = dict(zip(firsts, torch.split(theta, self._sizes, dim=-1), strict=False))
 
     def theta(self, first: int, size: int) -> Tensor:
         """Return the gates of the class that starts at unit `first`, `[size]` or `[b, size]`."""

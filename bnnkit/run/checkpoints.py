@@ -16,7 +16,6 @@ from bnnkit.io.rundir import CHECKPOINT, METRICS
 
 __all__ = ["Checkpoints", "TrainState"]
 
-_STATE = "state.pt"
 _IDENTITY = "identity.json"
 
 
@@ -57,18 +56,20 @@ class Checkpoints:
     ) -> None:
         self.folder = out / CHECKPOINT
         self.metrics = out / METRICS
-        state = self.folder / _STATE
-        if state.is_file() and not resume and not force:
+        states = sorted(self.folder.glob("*.pt"))
+        if states and not resume and not force:
             raise UsageError(
                 "Starting a run", f"an unfinished run in {str(out)!r}",
-                "it would be overwritten", "Continue it with --resume, or start over with --force.",
+                "it would be overwritten",
+                "Continue it with --resume, or start over with --force.",
             )  # fmt: skip
         self.identity = json.loads(json.dumps(identity, default=str))
-        if resume and state.is_file():
+        if resume and states:
             self._check_identity()
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        state.unlink(missing_ok=True)
+        for state in states:
+            state.unlink()
         self.metrics.unlink(missing_ok=True)
         with atomic_path(self.folder / _IDENTITY) as part:
             part.write_text(json.dumps(self.identity, indent=1), encoding="utf-8")
@@ -88,23 +89,15 @@ class Checkpoints:
 
     def load(self, phase: str) -> TrainState | None:
         """Return the last state of a phase, or None."""
-        path = self.folder / _STATE
+        path = self._path(phase)
         if not path.is_file():
             return None
-        state = TrainState(**torch.load(path, weights_only=True, map_location="cpu"))
-        return state if state.phase == phase else None
-
-    def phase(self) -> str | None:
-        """Return the phase of the last state, or None."""
-        path = self.folder / _STATE
-        if not path.is_file():
-            return None
-        return str(torch.load(path, weights_only=True, map_location="cpu")["phase"])
+        return TrainState(**torch.load(path, weights_only=True, map_location="cpu"))
 
     def save(self, state: TrainState) -> None:
         """Write the state of one epoch, whole or not at all."""
         body = {k: dict(v) if isinstance(v, Mapping) else v for k, v in vars(state).items()}
-        with atomic_path(self.folder / _STATE) as part:
+        with atomic_path(self._path(state.phase)) as part:
             torch.save(body, part)
 
     def log(self, row: Mapping[str, Any]) -> None:
@@ -127,5 +120,8 @@ class Checkpoints:
 
     def describe(self) -> str:
         """Say where the last good state is, for an error's hint."""
-        path = self.folder / _STATE
-        return f" The last good checkpoint is {str(path)!r}." if path.is_file() else ""
+        newest = max(self.folder.glob("*.pt"), key=lambda p: p.stat().st_mtime, default=None)
+        return f" The last good checkpoint is {str(newest)!r}." if newest else ""
+
+    def _path(self, phase: str) -> Path:
+        return self.folder / f"{phase}.pt"

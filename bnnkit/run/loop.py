@@ -140,13 +140,14 @@ class Trainer:
             if not math.isfinite(value):
                 raise self._diverged(step, value, x)
             self.optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
             raise TrainingError(
                 "Training", f"memory ran out at batch size {self.config.batch_size}",
-                "a step does not fit the device", f"Use --batch-size {self.config.batch_size // 2}.",
+                "a step does not fit the device",
+                f"Use --batch-size {max(1, self.config.batch_size // 2)}.",
             ) from error  # fmt: skip
         nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP)
         self.optimiser.step()
@@ -170,7 +171,8 @@ class Trainer:
     # --- state ------------------------------------------------------------------------------
 
     def _optimiser(self) -> torch.optim.Optimizer:
-        decay, plain = [], []
+        decay: list[nn.Parameter] = []
+        plain: list[nn.Parameter] = []
         for parameter in self.model.parameters():
             if parameter.requires_grad:
                 (decay if parameter.dim() > 1 else plain).append(parameter)
@@ -201,7 +203,7 @@ class Trainer:
         self.model.load_state_dict(state.model)
         if self.method is not None:
             self.method.carrier().load_state_dict(state.carrier)
-        self.optimiser.load_state_dict(state.optimiser)
+        self.optimiser.load_state_dict(dict(state.optimiser))
 
     def _diverged(self, step: int, value: float, x: Tensor) -> TrainingError:
         causes = []

@@ -42,7 +42,7 @@ class Precision:
     def prepare(self, model: nn.Module) -> nn.Module:
         """Lay the filters of a model out accordingly."""
         if self.channels_last:
-            return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model
 
 
@@ -86,6 +86,6 @@ def choose_precision(name: str, device: torch.device) -> Precision:
 
 def _bf16_units(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(probe()) if probe is not None else False
+    return probe is not None and bool(probe())

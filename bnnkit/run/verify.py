@@ -50,10 +50,12 @@ def verify_forms(
 ) -> list[Check]:
     """Compare the outputs of several forms with those of a reference, on real inputs.
 
-    The figure is `max |candidate - reference| / max(1, max |reference|)` in float64, the maxima
-    over all inputs and outputs. Each candidate runs three times: all inputs in batches of up to
-    64, the first alone (batch size 1) and the first three as one batch; the worst counts. An
-    output that is not finite, or of another shape, is a failure.
+    The figure is `max |candidate - reference| / max |reference|` in float64, the maxima over all
+    inputs and outputs (the plain difference where the reference answers zeros only): no floor
+    under the divisor, else any rewrite of a model with tiny outputs would pass. Each candidate
+    runs three times: all inputs in batches of up to 64, the first alone (batch size 1) and the
+    first three as one batch; the worst counts. An output that is not finite, or of another shape,
+    is a failure.
 
     Args:
         reference: The form that is believed.
@@ -77,8 +79,7 @@ def verify_forms(
             except (BnnkitError, RuntimeError) as error:
                 raise _does_not_run(name, min(batch, count), error) from error
             worst = max(worst, figure)
-        scale = max(1.0, float(expected.abs().max())) if expected.isfinite().all() else 1.0
-        checks.append(_check(name, worst / scale, tolerance, len(inputs)))
+        checks.append(_check(name, worst / _scale(expected), tolerance, len(inputs)))
     return checks
 
 
@@ -107,8 +108,7 @@ def verify_exact(
     """
     expected = _batched(_evaluated(gated), inputs.double(), _CHUNK)
     worst = _worst(_evaluated(slim), inputs.double(), expected, _CHUNK)
-    scale = float(expected.abs().max()) if expected.isfinite().all() else 1.0
-    return _check(name, worst / (scale or 1.0), tolerance, len(inputs))
+    return _check(name, worst / _scale(expected), tolerance, len(inputs))
 
 
 def require(checks: Sequence[Check]) -> None:
@@ -129,6 +129,12 @@ def require(checks: Sequence[Check]) -> None:
         + (f"; these failed: {names}" if len(failed) > 1 else ""),
         "Keep the checkpoint and report this with the model's architecture.",
     )
+
+
+def _scale(expected: Tensor) -> float:
+    """Return the largest absolute output of a reference; 1 where that divides nothing."""
+    largest = float(expected.abs().max())
+    return largest if 0 < largest < math.inf else 1.0
 
 
 def _does_not_run(name: str, batch: int, error: Exception) -> ArtefactError:

@@ -248,6 +248,13 @@ def test_a_trusted_module_comes_back_whole(tmp_path, legacy):
     assert "torch.nn.modules.conv.Conv2d" in checkpoint.notes[0]
 
 
+def test_a_trusted_module_whose_class_is_gone_is_refused_with_remedies(own_file):
+    path, _ = own_file(False)
+    with pytest.raises(FileRefusedError, match="somebodys_research") as refused:
+        read_checkpoint(path, trust_pickle=True)
+    assert "--arch" in refused.value.hint
+
+
 def test_trust_runs_nothing_where_nothing_needs_to_run(tmp_path):
     checkpoint = read_checkpoint(save(net().state_dict(), tmp_path / "a.pt"), trust_pickle=True)
     assert checkpoint.notes == []

@@ -286,6 +286,33 @@ def test_mnist_has_its_usual_statistics():
     assert x.std().item() == pytest.approx(1, abs=0.02)
 
 
+class _Stored:
+    """A torchvision data set as its readers hold it, without files."""
+
+    def __init__(self, root, download, train=None, split=None):
+        n = 30 if train or split == "train" else 10
+        rows = np.arange(n, dtype=np.uint8)
+        if split:
+            self.data = np.tile(rows[:, None, None, None], (1, 3, 32, 32))
+            self.labels = rows.astype(np.int64) % 10
+        else:
+            self.data = np.tile(rows[:, None, None, None], (1, 32, 32, 3))
+            self.targets = (rows % 10).tolist()
+
+
+@pytest.mark.parametrize(("name", "flip"), [("CIFAR10", True), ("SVHN", False)])
+def test_colour_sets_of_torchvision(monkeypatch, name, flip):
+    monkeypatch.setattr(torchvision().datasets, name, _Stored)
+    data = load_data(DataSpec(name, mean=(0.0,), std=(1 / 255,)))
+    assert (len(data.train), len(data.test)) == (30, 10)
+    assert data.input_shape == (3, 32, 32)
+    assert len(data.classes) == 10
+    assert data.train.preprocess.augment == Augment(4, flip)
+    x, y = _all(data.train)
+    assert torch.allclose(x[:, 2, 5, 7], torch.arange(30.0), atol=1e-4)
+    assert torch.equal(y, torch.arange(30) % 10)
+
+
 @pytest.mark.parametrize("name", ["mnist", "cifar-10", "kmnist", "fashion_mnist", "cifar100"])
 def test_missing_files_say_where_and_what_to_type(tmp_path, name, capsys):
     with pytest.raises(DataError, match=r"--data-root.*--download") as caught:

@@ -1,6 +1,6 @@
 """Files made to harm: each is refused in one message, and the canary shows that nothing ran."""
 
-import importlib.util
+import importlib
 import os
 import pathlib
 import pickle
@@ -18,28 +18,19 @@ from bnnkit.io.sniff import sniff
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHECKPOINT = ROOT.parent / "shared" / "checkpoints" / "resnet20-12fca82f.th"
 
-
-def _benchmark():
-    spec = importlib.util.spec_from_file_location(
-        "hostile_files", ROOT / "benchmarks" / "hostile_files.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-hostile_files = _benchmark()
+sys.path.insert(0, str(ROOT / "benchmarks"))  # the benchmark and the tests read one set
+hostile_files = importlib.import_module("hostile_files")
+hostile_set = importlib.import_module("hostile_set")
 
 
 def test_the_payloads_are_armed(tmp_path):
     """Under an ordinary unpickler each of them does run its command."""
-    for number, (name, payload) in enumerate(hostile_files.payloads("CANARY").items()):
+    for number, (name, payload) in enumerate(hostile_set.payloads("CANARY").items()):
         if name == "REDUCE of an unknown function":
             continue  # its module does not exist
         canary = tmp_path / str(number)
         # The command has a length byte in some opcodes, so it is written for each file anew.
-        armed = hostile_files.payloads(f"touch {canary}")[name]
+        armed = hostile_set.payloads(f"touch {canary}")[name]
         assert armed != payload
         (tmp_path / f"{number}.pkl").write_bytes(armed)
     code = (
@@ -59,7 +50,7 @@ def test_hostile_files_are_refused_and_nothing_runs(tmp_path, harvest):
     canary = tmp_path / "canary"
     folder = tmp_path / "set"
     folder.mkdir()
-    cases = hostile_files.hostile_cases(folder, f"touch {canary}")
+    cases = hostile_set.hostile_cases(folder, f"touch {canary}")
     assert len(cases) > 90
     for case in cases:
         with pytest.raises(FileRefusedError) as refused:
@@ -71,7 +62,7 @@ def test_hostile_files_are_refused_and_nothing_runs(tmp_path, harvest):
 
 def test_a_dangerous_file_is_described_by_its_names(tmp_path):
     hostile = tmp_path / "a.pt"
-    torch.save({"w": torch.ones(1), "x": hostile_files._Call(os.system, "true")}, hostile)
+    torch.save({"w": torch.ones(1), "x": hostile_set.Call(os.system, "true")}, hostile)
     info = sniff(hostile)
     assert "posix.system" in info.called
     with pytest.raises(FileRefusedError, match=r"'posix\.system'.*nothing was executed"):
@@ -81,7 +72,7 @@ def test_a_dangerous_file_is_described_by_its_names(tmp_path):
 def test_trust_runs_the_code_and_says_so(tmp_path):
     canary = tmp_path / "canary"
     path = tmp_path / "a.pt"
-    call = hostile_files._Call(os.system, f"touch {canary}")
+    call = hostile_set.Call(os.system, f"touch {canary}")
     torch.save({"w": torch.ones(1), "x": call}, path)
     checkpoint = read_checkpoint(path, trust_pickle=True)
     assert canary.exists()
@@ -90,7 +81,7 @@ def test_trust_runs_the_code_and_says_so(tmp_path):
 
 
 def test_broken_files_are_refused_in_one_line(tmp_path):
-    for case in hostile_files.broken_cases(tmp_path):
+    for case in hostile_set.broken_cases(tmp_path):
         with pytest.raises(FileRefusedError) as refused:
             read_checkpoint(case.path)
         assert "\n" not in str(refused.value)
@@ -102,7 +93,7 @@ def test_declared_terabytes_are_refused_without_memory(tmp_path):
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     names = {"huge.safetensors", "far.safetensors", "huge-tensor.pt", "memo.pt", "bomb.pt"}
-    for case in hostile_files.broken_cases(tmp_path):
+    for case in hostile_set.broken_cases(tmp_path):
         if case.name in names:
             with pytest.raises(FileRefusedError):
                 read_checkpoint(case.path)
@@ -121,7 +112,7 @@ def test_random_damage_never_ends_in_a_traceback(tmp_path, kind):
     else:
         torch.save(state, path, _use_new_zipfile_serialization=kind == "zip")
     outcomes = []
-    for case in hostile_files.mutations(tmp_path, path, 60, kind, seed=5):
+    for case in hostile_set.mutations(tmp_path, path, 60, kind, seed=5):
         outcome, message = hostile_files.read_case(case)
         assert outcome != "fault", (case.name, message)
         outcomes.append(outcome)
@@ -133,7 +124,7 @@ def test_random_damage_never_ends_in_a_traceback(tmp_path, kind):
 @pytest.mark.shared
 @pytest.mark.skipif(not CHECKPOINT.exists(), reason="needs ../shared/checkpoints")
 def test_every_damage_to_a_file_named_by_its_hash_is_found(tmp_path):
-    for case in hostile_files.mutations(tmp_path, CHECKPOINT, 60, "named", seed=6):
+    for case in hostile_set.mutations(tmp_path, CHECKPOINT, 60, "named", seed=6):
         outcome, message = hostile_files.read_case(case)
         assert outcome == "refused", (case.name, message)
 
@@ -179,6 +170,6 @@ def test_terminal_sequences_of_a_file_stay_quoted(tmp_path):
 
 def test_a_module_with_a_hidden_reduce_is_refused_under_harvest(tmp_path):
     path = tmp_path / "a.pkl"
-    path.write_bytes(pickle.dumps(hostile_files._Net(), 2))
+    path.write_bytes(pickle.dumps(hostile_set.Net(), 2))
     with pytest.raises(FileRefusedError, match="plain Python pickle"):
         read_checkpoint(path, harvest=True)

@@ -83,11 +83,12 @@ def fit_shapes(have: tuple[int, ...], want: tuple[int, ...] | None, name: str) -
         return Fit(want, flatten=True, notes=(f"inputs of {_text(have)} are flattened",))
     if len(have) == 1 and len(want) == 3 and want[0] == 1 and math.prod(want) == have[0]:
         return Fit(want, view=want, notes=(f"{have[0]} features are read as {_text(want)}",))
-    if len(have) != 3 or len(want) != 3 or (have[0], want[0]) not in {(want[0],) * 2, (1, 3)}:
+    channels_fit = have[0] == want[0] or (have[0], want[0]) == (1, 3)
+    if len(have) != 3 or len(want) != 3 or not channels_fit:
         raise DataError(
             f"Fitting {name!r} to the model",
             f"the data have inputs of {_text(have)} and the model reads {_text(want)}",
-            "only height and width can be resized, and one channel repeated",
+            "height and width can be resized and one channel repeated to three, no more",
             "Give the --input-shape of this model, or data with these channels.",
         )
     size = (want[1], want[2]) if have[1:] != want[1:] else None

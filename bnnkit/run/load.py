@@ -1,0 +1,54 @@
+"""`bnnkit.load`: a model file as a module that is ready to use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from bnnkit.io.models import load_model
+from bnnkit.spec import ModelSpec
+
+__all__ = ["load"]
+
+
+def load(
+    path: str | Path,
+    *,
+    arch: str | None = None,
+    arch_args: Mapping[str, Any] | None = None,
+    state_key: str | None = None,
+    trust_pickle: bool = False,
+) -> nn.Module:
+    """Load a model on the CPU, in eval mode; `.train()` it to go on training.
+
+    A run directory and the `model.safetensors` of one need nothing else: they carry their plan,
+    and the checkpoint that they were made from is not read.
+
+    Args:
+        path: A run directory, safetensors with a plan, or a checkpoint.
+        arch: Where the file has only tensors: `torchvision:NAME`, `timm:NAME`, `bnnkit:NAME`,
+            `pkg.mod:factory` or `path/to/file.py:factory`.
+        arch_args: Keyword arguments of the factory.
+        state_key: Which entry of a training checkpoint holds the weights.
+        trust_pickle: Whether a pickled module may run its code.
+
+    Returns:
+        The module, slim where the file carries a plan.
+
+    Raises:
+        ArchitectureError: No architecture, one that does not fit, or code that a plan wants to
+            run and that nobody named on this machine.
+        FileRefusedError: The file cannot be read.
+        StructureError: The file's plan does not fit the architecture.
+    """
+    spec = ModelSpec(
+        file=str(path),
+        arch=arch,
+        arch_args=dict(arch_args or {}),
+        state_key=state_key,
+        trust_pickle=trust_pickle,
+    )
+    return load_model(spec).module.eval()

@@ -1,0 +1,127 @@
+"""`train`: a reference architecture on a named data set, or more epochs for a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bnnkit.errors import UsageError
+from bnnkit.graph.count import count_macs, count_parameters
+from bnnkit.io.export import write_safetensors
+from bnnkit.io.rundir import (
+    METRICS,
+    MODEL_SAFETENSORS,
+    REPORT_HTML,
+    is_run_directory,
+    run_directory,
+    write_plan,
+    write_report,
+    write_text,
+)
+from bnnkit.io.runtimes import open_predictor
+from bnnkit.run.checkpoints import Checkpoints
+from bnnkit.run.evaluate import measure, predictions
+from bnnkit.run.html import render_html
+from bnnkit.run.loop import Trainer
+from bnnkit.run.precision import choose_device, choose_precision
+from bnnkit.run.progress import Progress, SilentProgress
+from bnnkit.run.provenance import collect_provenance
+from bnnkit.run.setup import as_data_spec, as_model_spec, set_up
+from bnnkit.spec import DataSpec, ModelSpec, Plan, Report
+from bnnkit.spec.config import TrainConfig
+
+__all__ = ["train"]
+
+
+def train(
+    model: ModelSpec | str | Path,
+    data: DataSpec | str,
+    config: TrainConfig | None = None,
+    *,
+    arch: str | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+    argv: Sequence[str] = (),
+) -> Report:
+    """Train fresh weights, or continue a checkpoint, and write a run directory.
+
+    Args:
+        model: The model; a specification without a file starts from fresh weights.
+        data: The data.
+        config: Epochs, rates and so on; the defaults are the command's.
+        arch: The architecture, where `model` is only a file.
+        out: The run directory; `<model stem>-train` in the working directory if None.
+        resume: Continue an unfinished run in `out`.
+        force: Replace what is in `out`.
+        progress: Who is told what goes on.
+        argv: The command line, for the report.
+
+    Raises:
+        BnnkitError: The model or the data cannot be used, or training diverged.
+    """
+    config = config or TrainConfig()
+    progress = progress or SilentProgress()
+    started = datetime.now(UTC)
+    spec = as_model_spec(model, arch)
+    out = Path(out or f"{Path(spec.file or (spec.arch or 'model').split(':')[-1]).stem}-train")
+    if is_run_directory(out) and not force:
+        raise UsageError(
+            "Writing a run", repr(str(out)), "it is a finished run",
+            "Name another directory with --out, or replace it with --force.",
+        )  # fmt: skip
+    device = choose_device(config.device)
+    bench = set_up(spec, as_data_spec(data), seed=config.seed)
+    identity = {
+        "model": bench.spec.file,
+        "arch": bench.spec.arch,
+        "data": bench.data.fingerprint,
+        **asdict(config),
+    }
+    checkpoints = Checkpoints(out, identity, resume=resume, force=force)
+    precision = choose_precision(config.precision, device)
+    module = precision.prepare(bench.module.to(device))
+    Trainer(
+        module,
+        bench.data.train,
+        config,
+        precision,
+        device,
+        checkpoints=checkpoints,
+        progress=progress,
+        on_epoch=checkpoints.log,
+    ).run(0, config.epochs)
+    progress.start("measuring")
+    found = predictions(open_predictor(module.eval(), device=str(device)), bench.data.test,
+                        device=str(device))  # fmt: skip
+    progress.stop()
+    module.cpu()
+    shape = tuple(bench.data.input_shape)
+    # The plan removes nothing; it lets the run directory load without naming the architecture.
+    plan = bench.loaded.plan or Plan(model=replace(bench.spec, file=None), method="train")
+    with run_directory(out, force=True) as folder:
+        weights = write_safetensors(module, folder / MODEL_SAFETENSORS, plan)
+        write_plan(folder, plan)
+        if checkpoints.metrics.is_file():
+            write_text(folder / METRICS, checkpoints.metrics.read_text(encoding="utf-8"))
+        sizes = {
+            "parameters": count_parameters(module),
+            "macs": count_macs(module, shape),
+            "file_bytes": weights.bytes,
+        }
+        report = Report(
+            "train",
+            collect_provenance(argv, seed=config.seed, device=str(device), started=started),
+            {
+                **bench.describe(),
+                "method": {"name": "train", "config": asdict(config)},
+                "slim": {**measure(found), **sizes},
+                "curve": checkpoints.curve(),
+            },
+        )
+        write_report(folder, report)
+        write_text(folder / REPORT_HTML, render_html(report))
+    return report
