@@ -18,6 +18,12 @@ __all__ = ["COMMANDS", "build_app"]
 # imported to show any help, so they may import only typer, rich, spec and errors at their top; a
 # module's EXAMPLE, made by `bnnkit.cli.help.example`, ends the help.
 COMMANDS: list[tuple[str, str, str]] = [
+    ("prune", "bnnkit.cli.prune", "prune"),
+    ("eval", "bnnkit.cli.evaluate", "evaluate"),
+    ("bench", "bnnkit.cli.bench", "bench"),
+    ("export", "bnnkit.cli.export", "export"),
+    ("train", "bnnkit.cli.train", "train"),
+    ("demo", "bnnkit.cli.demo", "demo"),
     ("gate", "bnnkit.cli.gate", "gate"),
     ("doctor", "bnnkit.cli.doctor", "doctor"),
 ]

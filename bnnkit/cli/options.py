@@ -40,6 +40,7 @@ __all__ = [
     "parse_counts",
     "parse_numbers",
     "parse_shape",
+    "require_data",
 ]
 
 _MODEL = "Model"
@@ -181,6 +182,21 @@ ReportFile = Annotated[
 Force = Annotated[
     bool, typer.Option("--force", rich_help_panel=_RUN, help="Replace an earlier result.")
 ]
+
+
+def require_data(name: str | None, command: str) -> None:
+    """Ask for `--data` in words where a command cannot go on without it.
+
+    Raises:
+        UsageError: There is no `--data`.
+    """
+    if not name:
+        raise UsageError(
+            f"Running bnnkit {command}",
+            "no --data",
+            "without examples there is nothing to measure on",
+            "Name a known set, a folder or a file, such as --data digits.",
+        )
 
 
 def parse_shape(text: str | None) -> tuple[int, ...] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,8 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from bnnkit.graph.capture import Capture, capture
-from bnnkit.graph.rules import apply_rule, base_name
+from bnnkit.graph.layer_rules import CONVOLUTIONS
+from bnnkit.graph.rules import apply_rule, base_name, lock_unknown
 from bnnkit.graph.structure import UNGATED, ChannelClass, Locked, Structure
 from bnnkit.graph.values import Ids, Param, Trace
 
@@ -66,13 +68,40 @@ def analyse_fully(model: nn.Module, example: Tensor) -> Analysis:
     values = tuple(_propagate(trace, program) for program in captured.programs)
     for name, read in trace.reads.items():
         layer = model.get_submodule(name)
-        if not isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        if not _gateable(layer, name, captured.programs):
             kind = type(layer).__name__
             trace.labels.lock(
                 read.ids, f"read by {name}, a {kind} that gates cannot be put before"
             )
     structure, unit_of = _classes(trace, tuple(example.shape[1:]), captured.note)
     return Analysis(structure, captured, trace, values, unit_of)
+
+
+_STANDARD = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def _gateable(layer: nn.Module, name: str, programs: Sequence[ExportedProgram]) -> bool:
+    """Tell whether a gate on what a module gets is a gate on what its matrix reads."""
+    if not isinstance(layer, _STANDARD):
+        return False
+    if type(layer).forward in [kind.forward for kind in _STANDARD]:
+        return True
+    inside = (
+        node
+        for program in programs
+        for node in program.graph.nodes
+        if node.op == "call_function" and module_path(node) == name
+    )
+    return all(_keeps_zeros(node) for node in inside)
+
+
+def _keeps_zeros(node: fx.Node) -> bool:
+    """Tell whether a zero channel stays zero until the matrix, and nothing is scaled unevenly."""
+    name = base_name(node.target)
+    if name in {"pad", "constant_pad_nd"}:
+        return not any(node.args[3 if name == "pad" else 2 :])
+    numbers = not isinstance(node.meta.get("val"), Tensor)  # sizes for the padding
+    return numbers or name in {"linear", "contiguous", "clone", *CONVOLUTIONS}
 
 
 def _propagate(trace: Trace, program: ExportedProgram) -> dict[fx.Node, Any]:
@@ -82,12 +111,16 @@ def _propagate(trace: Trace, program: ExportedProgram) -> dict[fx.Node, Any]:
     for node in program.graph.nodes:
         if node.op == "placeholder":
             values[node] = _placeholder(trace, program, node, specs[node.name])
+        elif node.op == "get_attr":  # the body of a region with its own autocast or grad mode
+            values[node] = None
         elif node.op == "call_function":
             values[node] = _call(trace, node, values)
         elif node.op == "output":
             for value in _leaves(fx.map_arg(node.args, lambda n: values[n])):
                 if isinstance(value, Ids):
                     trace.labels.lock(value.ids, "the model's output")
+                elif isinstance(value, Param):
+                    trace.freeze(value, "the model's output")
     return values
 
 
@@ -122,7 +155,11 @@ def _call(trace: Trace, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
     if not any(isinstance(v, Ids | Param) for v in leaves):
         return _constant(node, args, kwargs)
     shapes = _shape_of(node.meta.get("val"))
-    return apply_rule(trace, node.target, args, dict(kwargs), shapes, module_path(node))
+    path = module_path(node)
+    try:
+        return apply_rule(trace, node.target, args, dict(kwargs), shapes, path)
+    except Exception:  # a call form that no rule foresaw: what it touches stays as it is
+        return lock_unknown(trace, name, args, dict(kwargs), shapes, path)
 
 
 def _constant(node: fx.Node, args: Any, kwargs: Any) -> Any:

@@ -14,6 +14,11 @@ from bnnkit.graph.structure import UNGATED, Structure
 __all__ = ["Attachment", "FixedGates", "Gates", "attach"]
 
 
+_Hook = Callable[
+    [nn.Module, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]
+]
+
+
 class Gates(Protocol):
     """Whatever holds the gate variables."""
 
@@ -80,27 +85,29 @@ def attach(model: nn.Module, structure: Structure, gates: Gates) -> Attachment:
         gates: Where the variables come from.
     """
 
-    def begin(_: nn.Module, args: tuple[Any, ...]) -> None:
-        x = next((a for a in args if isinstance(a, Tensor)), None)
+    def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        x = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
         gates.begin(1 if x is None else x.shape[0])
 
-    handles = [model.register_forward_pre_hook(begin)]
+    handles = [model.register_forward_pre_hook(begin, with_kwargs=True)]
     for name, units in structure.reads.items():
         layer = model.get_submodule(name)
         axis = -1 if isinstance(layer, nn.Linear) else 1
         handles.append(
-            layer.register_forward_pre_hook(_reader_hook(structure, units, axis, gates))
+            layer.register_forward_pre_hook(
+                _reader_hook(structure, units, axis, gates), with_kwargs=True
+            )
         )
     return Attachment(handles)
 
 
-def _reader_hook(
-    structure: Structure, units: Tensor, axis: int, gates: Gates
-) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+def _reader_hook(structure: Structure, units: Tensor, axis: int, gates: Gates) -> _Hook:
     lookup = _lookup(structure, units)
 
-    def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        x = args[0]
+    def hook(
+        _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        x = args[0] if args else kwargs["input"]
         theta = lookup(gates)
         if theta.dim() == 2:
             theta = _per_example(theta, x.shape[0])
@@ -108,7 +115,8 @@ def _reader_hook(
             theta = theta.reshape([*theta.shape, *[1] * (x.dim() - 2)])
         elif theta.dim() == 2:
             theta = theta.reshape([theta.shape[0], *[1] * (x.dim() - 2), theta.shape[1]])
-        return (gates.multiply(x, theta), *args[1:])
+        gated = gates.multiply(x, theta)
+        return ((gated, *args[1:]), kwargs) if args else (args, {**kwargs, "input": gated})
 
     return hook
 

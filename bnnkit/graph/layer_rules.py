@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+
 from bnnkit.graph.labels import collapse
 from bnnkit.graph.values import Ids, Param, Trace
 
@@ -52,6 +54,7 @@ def conv(
     shapes: Shape,
     module: str,
 ) -> Ids:
+    """A convolution reads and writes channels; a depthwise one passes them on."""
     x, weight = args[0], args[1]
     groups = argument(args, kwargs, 8 if name == "convolution" else 6, "groups") or 1
     if not isinstance(x, Ids) or not _owned(weight, module):
@@ -105,6 +108,7 @@ def _bias(trace: Trace, bias: Any, out: Tensor) -> None:
 def linear(
     trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Shape, module: str
 ) -> Ids:
+    """A linear layer reads and writes the last axis."""
     x, weight = args[0], args[1]
     if not isinstance(x, Ids) or not _owned(weight, module):
         return _mix_elsewhere(trace, x, weight, shapes, module, "a matrix product")
@@ -130,8 +134,13 @@ def norm(trace: Trace, args: tuple[Any, ...], shapes: Any) -> Any:
     return (x,) if shapes and isinstance(shapes[0], tuple) else x
 
 
-def prelu(trace: Trace, args: tuple[Any, ...]) -> Any:
+def prelu(trace: Trace, args: tuple[Any, ...], shapes: Any) -> Any:
+    """A PReLU has one slope for all channels, or one for each."""
     x, weight = args
-    if isinstance(x, Ids) and isinstance(weight, Param) and weight.shape[0] > 1:
+    if not isinstance(x, Ids):
+        return trace.fixed("a rectified constant", shapes)
+    if not isinstance(weight, Param):
+        trace.labels.lock(x.ids, "its PReLU has computed slopes")
+    elif weight.shape[0] > 1:
         trace.slot(weight.name, 0, trace.channel_ids(x, 1, "a PReLU"))
     return x

@@ -52,19 +52,23 @@ def moved(
         return _pad(node, source, values, mask)
     if name not in MOVES:
         return None
-    axes = varying_axes(result.ids)
+    axes, before = varying_axes(result.ids), varying_axes(values[source].ids)
     if len(axes) > 1:
         return None  # an intermediate layout: skipped by the movement that ends it
-    if len(varying_axes(values[source].ids)) > 1:
+    if len(before) > 1:
         return _shuffle(node, values, mask)
+    if name == "squeeze" and len(node.args) == 1:
+        return _squeeze(source, values[source].ids, result.ids)
+    if name == "select" and node.args[1] % values[source].ids.dim() in before:
+        return _select_one(node, source, values, mask)
     if name in _SIZED and axes:
         return _resize(node, source, result.ids, axes[0], mask)
     if name == "unflatten" and axes:
         sizes = _with_size(list(node.args[2]), axes[0] - node.args[1] % values[source].ids.dim(),
                            _count(result.ids, axes[0], mask))  # fmt: skip
         return source, node.target, (node.args[1], sizes)
-    if name in _SELECTING and axes and axes[0] in _selected_axes(node, result.ids.dim()):
-        return _select(node, source, values, axes[0], mask)
+    if name in _SELECTING and before and before[0] in _selected_axes(node, result.ids.dim()):
+        return _select(node, source, values, before[0], mask)
     return None
 
 
@@ -145,6 +149,8 @@ def _gather(
     """
     rank = before.long().cumsum(0) - 1
     index = rank[origin[after]].tolist()
+    if not index:
+        return source, _aten.slice.Tensor, (axis, 0, 0)
     if index == list(range(index[0], index[0] + len(index))):
         return source, _aten.slice.Tensor, (axis, index[0], index[0] + len(index))
     return source, _aten.index_select.default, (axis, torch.tensor(index))
@@ -172,6 +178,28 @@ def _select(
         raise _refused(node)
     before, after = mask(_line(ids, axis)), mask(_line(values[node].ids, axis))
     return _gather(source, axis, _line(origin, axis), before, after)
+
+
+def _select_one(
+    node: fx.Node,
+    source: fx.Node,
+    values: Mapping[fx.Node, Any],
+    mask: Callable[[Tensor], Tensor],
+) -> Change:
+    """Take the one channel from where it is now."""
+    ids, (axis, position) = values[source].ids, node.args[1:3]
+    alive = mask(_line(ids, axis % ids.dim()))
+    position %= len(alive)
+    if not alive[position]:
+        raise _refused(node)
+    return source, node.target, (axis, int(alive[:position].sum()))
+
+
+def _squeeze(source: fx.Node, before: Tensor, after: Tensor) -> Change:
+    """Name the axes that go: a channel axis that shrinks to one entry stays."""
+    gone = [a for a, size in enumerate(before.shape) if size == 1]
+    assert before.dim() - len(gone) == after.dim()  # the same axes went in the full graph
+    return source, _aten.squeeze.dims, (gone,)
 
 
 def _shuffle(

@@ -27,8 +27,8 @@ def slice_tensors(model: nn.Module, kept: Axes) -> None:
     by_name: dict[str, dict[int, Tensor]] = {}
     for (name, axis), indices in kept.items():
         by_name.setdefault(name, {})[axis] = indices
-    sliced: dict[int, nn.Parameter] = {}  # a parameter shared by two modules stays shared
-    touched: set[str] = set()
+    holders = _holders(model)
+    replaced: dict[int, Tensor] = {}
     for name, axes in by_name.items():
         owner_path, _, leaf = name.rpartition(".")
         owner = _owner(model, owner_path, name)
@@ -36,14 +36,29 @@ def slice_tensors(model: nn.Module, kept: Axes) -> None:
         if not isinstance(old, Tensor):
             raise StructureError("Removing channels", f"no tensor {name!r}", "the plan names it")
         new = _sliced(name, old, axes)
-        if isinstance(old, nn.Parameter):
-            parameter = sliced.setdefault(id(old), nn.Parameter(new, old.requires_grad))
-            setattr(owner, leaf, parameter)
-        else:
-            setattr(owner, leaf, new)
-        touched.add(owner_path)
-    for path in touched:
-        _follow_sizes(model.get_submodule(path))
+        replaced[id(old)] = (
+            nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+        )
+    touched: dict[int, nn.Module] = {}
+    for key, new in replaced.items():
+        for holder, attribute in holders[key]:
+            setattr(holder, attribute, new)
+            touched[id(holder)] = holder
+    for module in touched.values():
+        _follow_sizes(module)
+
+
+def _holders(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
+    """Return every place of every tensor, `{id: [(module, name)]}`; shared ones stay shared."""
+    out: dict[int, list[tuple[nn.Module, str]]] = {}
+    for module in model.modules():
+        tensors = (
+            *module.named_parameters(recurse=False, remove_duplicate=False),
+            *module.named_buffers(recurse=False, remove_duplicate=False),
+        )
+        for name, tensor in tensors:
+            out.setdefault(id(tensor), []).append((module, name))
+    return out
 
 
 def _owner(model: nn.Module, path: str, name: str) -> nn.Module:
@@ -86,7 +101,6 @@ def _follow_sizes(module: nn.Module) -> None:
     elif isinstance(module, nn.PReLU):
         module.num_parameters = module.weight.numel()
     elif hasattr(module, "num_features"):
-        vector = next((t for t in (getattr(module, "weight", None),
-                                   getattr(module, "running_mean", None)) if t is not None), None)  # fmt: skip
-        if vector is not None:
-            module.num_features = vector.shape[0]
+        for vector in (getattr(module, "weight", None), getattr(module, "running_mean", None)):
+            if isinstance(vector, Tensor):
+                module.num_features = vector.shape[0]

@@ -22,7 +22,7 @@ from bnnkit.graph.movement import moved
 from bnnkit.graph.remove import slice_tensors
 from bnnkit.graph.rules import MOVES, base_name
 from bnnkit.graph.structure import UNGATED, Structure
-from bnnkit.graph.values import Ids, Param
+from bnnkit.graph.values import Param
 
 __all__ = ["RewrittenModel", "rewrite"]
 
@@ -91,7 +91,7 @@ def rewrite(model: nn.Module, structure: Structure, keep: Tensor) -> nn.Module:
     }
     slice_tensors(model, structure.kept_indices(keep))
     slim = RewrittenModel(model, forwards, {n: t.to(device) for n, t in indices.items()})
-    slim.train(model.training)
+    slim.training = model.training  # of the root alone: a layer that its owner froze stays so
     return slim
 
 
@@ -109,6 +109,7 @@ class _Rewriter:
         self.model = model
         self.program: ExportedProgram = analysis.captured.programs[index]
         self.values = analysis.values[index]
+        self.laid_out = {n: _laid_out(analysis, v) for n, v in self.values.items()}
         self.analysis = analysis
         self.alive = alive
         self.indices = indices
@@ -120,6 +121,12 @@ class _Rewriter:
         for node in self.program.graph.nodes:
             if node.op == "placeholder":
                 self.copies[node] = self._placeholder(node)
+            elif node.op == "get_attr":
+                raise StructureError(
+                    "Rewriting the model's graph", f"the region {node.name!r}",
+                    "a part of forward with its own autocast or grad mode is not followed",
+                    "Exclude the layers in it with --exclude.",
+                )  # fmt: skip
             elif node.op == "call_function":
                 self._call(node)
             elif node.op == "output":
@@ -152,12 +159,8 @@ class _Rewriter:
         value = self.values[node]
         if isinstance(value, Param):
             return self.graph.get_attr(value.name) if self._needed(node) else None
-        if isinstance(value, Tensor):
-            raise StructureError(
-                "Rewriting the model's graph", f"the constant {node.name!r} built in its forward",
-                "it is not stored as a parameter or buffer",
-                "Register it as a buffer in the module.",
-            )  # fmt: skip
+        if isinstance(value, Tensor):  # built in the owner's code, and built again with it
+            return self._stored(value)
         return self.graph.placeholder(node.name)
 
     def _needed(self, node: fx.Node) -> bool:
@@ -171,6 +174,7 @@ class _Rewriter:
         path = module_path(node)
         layer = self.model.get_submodule(path) if path else None
         plain = type(layer) in (*_LAYERS, *_NORMS)
+        plain &= getattr(layer, "padding_mode", "zeros") == "zeros"  # others pad on their own
         own = all(
             self.values[a].name.rpartition(".")[0] == path
             for a in node.args
@@ -179,14 +183,14 @@ class _Rewriter:
         return path if plain and own else None
 
     def _call(self, node: fx.Node) -> None:
-        if _counter(node):
+        if _counter(node) or base_name(node.target).startswith("_assert"):
             return
         path = self._layer(node)
         if path is not None:
             self.copies[node] = self.graph.call_module(path, self._copied(node.args[:1]))
             return
         target: Any = node.target
-        change = moved(node, self.values, self.mask)
+        change = moved(node, self.laid_out, self.mask)
         if change is not None:
             source, target, tail = change
             args: tuple[Any, ...] = (
@@ -207,13 +211,18 @@ class _Rewriter:
         return int(self.mask(collapse(source.ids)).sum()) if depthwise else groups
 
     def _stored(self, index: Tensor) -> fx.Node:
-        """Keep an index as a buffer, so that it moves between devices with the model."""
-        name = f"pick_{len(self.indices)}"
+        """Keep a constant as a buffer, so that it moves between devices with the model."""
+        name = f"constant_{len(self.indices)}"
         self.indices[name] = index
         return self.graph.get_attr(name)
 
     def _copied(self, args: Any) -> Any:
         return fx.map_arg(args, lambda n: self.copies[n])
+
+
+def _laid_out(analysis: Analysis, value: Any) -> Any:
+    """Return the labels of a stored tensor that is moved about; other values stay."""
+    return (analysis.trace.stored(value) or value) if isinstance(value, Param) else value
 
 
 def _counter(node: fx.Node) -> bool:

@@ -17,13 +17,13 @@ from bnnkit.graph.labels import NEUTRAL, collapse
 from bnnkit.graph.layer_rules import CONVOLUTIONS, argument, conv, linear, norm, prelu
 from bnnkit.graph.values import Ids, Param, Trace
 
-__all__ = ["MOVES", "apply_rule", "base_name"]
+__all__ = ["MOVES", "apply_rule", "base_name", "lock_unknown"]
 
 Shape = tuple[int, ...]
 
 _POINTWISE = {
     "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "contiguous", "clone",
-    "detach", "to", "_to_copy", "type_as", "alias", "hardswish", "lift_fresh_copy",
+    "detach", "alias", "hardswish", "lift_fresh_copy",
 }  # fmt: skip
 MOVES = {
     "view", "reshape", "_unsafe_view", "flatten", "unflatten", "permute", "transpose", "t", "mT",
@@ -40,7 +40,9 @@ _SPATIAL = {
     "upsample_bicubic2d": 2, "_upsample_nearest_exact2d": 2, "reflection_pad1d": 1,
     "reflection_pad2d": 2, "replication_pad1d": 1, "replication_pad2d": 2,
 }  # fmt: skip
+_NEW = {"new_zeros", "new_ones", "new_full", "new_empty"}
 _REDUCTIONS = {"mean", "sum", "amax", "amin", "var", "std", "logsumexp", "prod", "norm"}
+_CASTS = {"to", "_to_copy", "type_as"}
 _LIKE = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"}
 
 
@@ -75,8 +77,13 @@ def apply_rule(
         `Ids`, or a tuple of them.
     """
     name = base_name(target)
-    if name in _LIKE and isinstance(args[0], Ids):
-        return Ids(torch.zeros((), dtype=torch.long).expand(shapes))
+    if name in _LIKE | _CASTS and isinstance(args[0], Ids | Param):
+        # A constant in the shape of channels comes and goes with them.
+        return _materialised(trace, args[0])
+    if name in _NEW and isinstance(args[0], Ids):
+        return torch.zeros(()).expand(shapes)  # its values are of no interest, its shape is fixed
+    if name.startswith("_assert"):
+        return None
     if name in CONVOLUTIONS:
         return conv(trace, name, args, kwargs, shapes, module)
     if name == "linear":
@@ -84,7 +91,7 @@ def apply_rule(
     if name in {"batch_norm", "_native_batch_norm_legit_no_training", "instance_norm"}:
         return norm(trace, args, shapes)
     if name == "prelu":
-        return prelu(trace, args)
+        return prelu(trace, args, shapes)
     args = tuple(_materialised(trace, a) for a in args)
     kwargs = {k: _materialised(trace, v) for k, v in kwargs.items()}
     if name in _POINTWISE or torch.Tag.pointwise in getattr(target, "tags", ()):
@@ -93,7 +100,8 @@ def apply_rule(
     if name in {"cat", "concat", "stack"}:
         return _cat(trace, target, args, kwargs)
     if name in {"pad", "constant_pad_nd"} and isinstance(first, Ids):
-        return _pad(trace, first, list(args[1]), shapes)
+        mode = argument(args, kwargs, 2, "mode") if name == "pad" else "constant"
+        return _pad(trace, first, list(args[1]), shapes, mode or "constant")
     if name in MOVES and isinstance(first, Ids):
         return _move(target, args, kwargs)
     if name in _SPATIAL and isinstance(first, Ids):
@@ -101,7 +109,7 @@ def apply_rule(
         return _reduce(trace, first, axes, shapes, name)
     if name in _REDUCTIONS and isinstance(first, Ids):
         return _reduction(trace, first, args, kwargs, shapes, name)
-    return _unknown(trace, name, args, kwargs, shapes, module)
+    return lock_unknown(trace, name, args, kwargs, shapes, module)
 
 
 def _materialised(trace: Trace, value: Any) -> Any:
@@ -189,7 +197,7 @@ def _cat(trace: Trace, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     return Ids(joined.expand(shape))
 
 
-def _pad(trace: Trace, x: Ids, pads: list[int], shapes: Shape) -> Ids:
+def _pad(trace: Trace, x: Ids, pads: list[int], shapes: Shape, mode: str) -> Ids:
     """Pad: a border of a uniform axis belongs to the channel; new channels get new labels."""
     ids = collapse(x.ids)
     rank = ids.dim()
@@ -198,8 +206,9 @@ def _pad(trace: Trace, x: Ids, pads: list[int], shapes: Shape) -> Ids:
         before, after = pads[2 * i], pads[2 * i + 1]
         if ids.shape[axis] == 1 or (before, after) == (0, 0):
             continue
-        if any(ids.shape[a] > 1 for a in range(rank) if a != axis) or min(before, after) < 0:
-            trace.labels.lock(ids, "padded while its channels are laid out along two axes")
+        two_axes = any(ids.shape[a] > 1 for a in range(rank) if a != axis)
+        if two_axes or min(before, after) < 0 or mode != "constant":
+            trace.labels.lock(ids, "padded with other channels, or cut, or along two axes")
             return trace.fixed("padded along a channel axis", shapes)
         view = [-1 if a == axis else 1 for a in range(rank)]
         ends = [trace.labels.fresh(n).reshape(view) for n in (before, after)]
@@ -237,14 +246,15 @@ def _reduction(
 ) -> Any:
     axes = kwargs.get("dim")
     if axes is None:
-        axes = next((a for a in args[1:] if isinstance(a, int | list | tuple)
+        after = 2 if name == "norm" else 1  # the order of the norm comes first
+        axes = next((a for a in args[after:] if isinstance(a, int | list | tuple)
                      and not isinstance(a, bool)), None)  # fmt: skip
     rank = x.ids.dim()
     listed = [axes] if isinstance(axes, int) else list(axes or range(rank))
     return _reduce(trace, x, [a % rank for a in listed], shapes, name)
 
 
-def _unknown(
+def lock_unknown(
     trace: Trace,
     name: str,
     args: tuple[Any, ...],
@@ -252,6 +262,7 @@ def _unknown(
     shapes: Any,
     module: str,
 ) -> Any:
+    """Lock what an operation touches, because it mixes channels or is not known."""
     mixes = name in {"softmax", "log_softmax", "layer_norm", "group_norm", "rms_norm"}
     verdict = "mixes its channels" if mixes else "is an operation that is not followed"
     reason = f"{name} in {module or 'the model'} {verdict}"
@@ -259,6 +270,8 @@ def _unknown(
     def lock(value: Any) -> None:
         if isinstance(value, Ids):
             trace.labels.lock(value.ids, reason)
+        elif isinstance(value, Param):
+            trace.freeze(value, reason)
         elif isinstance(value, list | tuple):
             for v in value:
                 lock(v)

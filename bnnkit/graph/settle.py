@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -63,21 +64,21 @@ def slim_exactly(
 
     Raises:
         ArtefactError: No form agrees with the gated model.
+        StructureError: The model cannot be copied, or does not run in float64.
     """
-    double = copy.deepcopy(model).double().eval()
+    double = _in_double(model)
     x = inputs.double()
-    gated = copy.deepcopy(double)
-    with attach(gated, structure, FixedGates((theta * keep.to(theta)).double())):
-        expected = _run(gated, x)
+    with attach(double, structure, FixedGates((theta * keep.to(theta)).double())):
+        expected = _expected(double, x)
     failures = []
     for form in forms:
         try:
             slim = make_slim(double, structure, keep, theta.double(), form=form)
             worst = _difference(expected, _run(slim, x))
             if worst <= EXACT:
-                _train_step_runs(slim, x)
+                _train_as(double, slim, x)
         except Exception as error:  # the owner's code may raise anything at widths it never saw
-            failures.append(f"{form}: {type(error).__name__}: {str(error).splitlines()[0][:160]}")
+            failures.append(f"{form}: {type(error).__name__}: {_first_line(error)}")
             continue
         if worst <= EXACT:
             final = make_slim(model, structure, keep, theta, form=form)
@@ -103,41 +104,75 @@ def settle(model: nn.Module, structure: Structure, *, seed: int = 0) -> Structur
         The structure, with classes locked that no form can shrink exactly.
     """
     generator = torch.Generator().manual_seed(seed)
-    inputs = torch.randn(2, *structure.input_shape, generator=generator)
+    # Not the batch size of the analysis: a graph that holds that size must not pass.
+    inputs = torch.randn(_TRIAL_INPUTS, *structure.input_shape, generator=generator)
     parameter = next(model.parameters(), None)
     if parameter is not None:
         inputs = inputs.to(parameter.device)
-    if _survives(model, structure, inputs, generator):
-        return structure
-    locked = []
-    for c in structure.classes:
-        others = {o.name: _UNSAFE for o in structure.classes if o is not c}
-        alone = structure.without(others)
-        if not _survives(model, alone, inputs, generator):
-            locked.append(c)
-    kept = structure.without({c.name: _UNSAFE for c in locked})
-    if not _survives(model, kept, inputs, generator):
-        return structure.without({c.name: _UNSAFE for c in structure.classes})
-    return kept
+
+    def survives(names: set[str]) -> bool:
+        chosen = structure.without({n: _UNSAFE for n in everything - names})
+        return _survives(model, chosen, inputs, generator)
+
+    everything = {c.name for c in structure.classes}
+    kept = _largest([c.name for c in structure.classes], set(), survives)
+    return structure.without({name: _UNSAFE for name in everything - kept})
 
 
 _UNSAFE = "a trial removal did not reproduce the gated model"
+_TRIAL_INPUTS = 3
+
+
+def _largest(names: list[str], base: set[str], survives: Callable[[set[str]], bool]) -> set[str]:
+    """Return `base` with as many of `names` as survive together, by halving."""
+    if not names or survives(base | set(names)):
+        return base | set(names)
+    if len(names) == 1:
+        return base
+    half = len(names) // 2
+    return _largest(names[half:], _largest(names[:half], base, survives), survives)
 
 
 def _survives(
     model: nn.Module, structure: Structure, inputs: Tensor, generator: torch.Generator
 ) -> bool:
-    if not structure.classes:
-        return True
+    """Try a random half of the units, then the fewest that leave the model whole."""
     theta = torch.rand(structure.n_units, generator=generator) * 0.9 + 0.1
-    keep = torch.rand(structure.n_units, generator=generator) < 0.5
-    keep, _ = structure.ensure_alive(keep, theta)
-    theta, keep = theta.to(inputs.device), keep.to(inputs.device)
-    try:
-        slim_exactly(model, structure, keep, theta, inputs)
-    except (ArtefactError, StructureError):
-        return False
+    half = torch.rand(structure.n_units, generator=generator) < 0.5
+    for keep in (half, torch.zeros_like(half)) if structure.classes else ():
+        keep, _ = structure.ensure_alive(keep, theta)
+        on = inputs.device
+        try:
+            slim_exactly(model, structure, keep.to(on), theta.to(on), inputs)
+        except (ArtefactError, StructureError):
+            return False
     return True
+
+
+def _in_double(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model).double().eval()
+    except Exception as error:  # tensors computed by hooks, handles of libraries
+        raise StructureError(
+            "Copying the model", f"{type(error).__name__}: {_first_line(error)}",
+            "removal works on a copy", "Let copy.deepcopy(model) work.",
+        ) from error  # fmt: skip
+
+
+def _expected(gated: nn.Module, x: Tensor) -> Tensor:
+    try:
+        return _run(gated, x)
+    except Exception as error:  # the owner's code may be tied to float32, or to a batch size
+        raise StructureError(
+            "Proving a removal", f"{type(error).__name__}: {_first_line(error)}",
+            f"the model does not run in float64 on {len(x)} inputs",
+            "Let its forward follow the dtype and the batch size of its input.",
+        ) from error  # fmt: skip
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__
 
 
 def _run(model: nn.Module, x: Tensor) -> Tensor:
@@ -154,9 +189,22 @@ def _difference(expected: Tensor, got: Tensor) -> float:
     return worst if worst == worst else float("inf")
 
 
-def _train_step_runs(model: nn.Module, x: Tensor) -> None:
-    """Run a forward and a backward in train mode: auxiliary heads exist only there."""
+def _train_as(original: nn.Module, slim: nn.Module, x: Tensor) -> None:
+    """See that the slim model trains where the original does: some heads exist only there."""
+    try:
+        _train_step(slim, x)
+    except Exception:
+        try:
+            _train_step(copy.deepcopy(original), x)
+        except Exception:  # the owner's code does not train like this, at any width
+            return
+        raise
+
+
+def _train_step(model: nn.Module, x: Tensor) -> None:
     model.train()
-    torch.autograd.backward(main_output(model(x)).sum())
+    loss = main_output(model(x)).sum()
+    if loss.requires_grad:  # else every weight is frozen
+        torch.autograd.backward(loss)
     model.zero_grad(set_to_none=True)
     model.eval()

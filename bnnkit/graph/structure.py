@@ -6,6 +6,7 @@ import fnmatch
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from torch import Tensor
 from bnnkit.errors import StructureError, UsageError, did_you_mean
 
 __all__ = ["UNGATED", "ChannelClass", "Locked", "Structure", "matches"]
+
+_Key = TypeVar("_Key")
 
 UNGATED = -1
 """Unit index of a position that belongs to no removable class."""
@@ -187,9 +190,15 @@ class Structure:
             self,
             classes=tuple(kept),
             locked=tuple(locked),
-            slots={key: table[units] for key, units in self.slots.items()},
-            reads={key: table[units] for key, units in self.reads.items()},
+            slots=_gated(table, self.slots),
+            reads=_gated(table, self.reads),
         )
+
+
+def _gated(table: Tensor, units: Mapping[_Key, Tensor]) -> dict[_Key, Tensor]:
+    """Renumber units; leave out what has no gate any more."""
+    renumbered = {key: table[old] for key, old in units.items()}
+    return {key: new for key, new in renumbered.items() if bool((new != UNGATED).any())}
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

@@ -71,7 +71,7 @@ class Trace:
             label = self.labels.fresh(1)
             self.labels.lock(label, reason)
             self.fixed_labels[reason] = label
-        return Ids(self.fixed_labels[reason].expand(shape))
+        return Ids(self.fixed_labels[reason][0].expand(shape))
 
     def freeze(self, param: Param, reason: str) -> Ids:
         """Forbid slicing a stored tensor along any axis; return it as a fixed value."""
@@ -92,8 +92,9 @@ class Trace:
         axis = axis % value.ids.dim()
         flat = collapse(value.ids)
         if any(size > 1 for a, size in enumerate(flat.shape) if a != axis):
-            self.labels.lock(flat, f"{reader} reads channels that are laid out along two axes")
-            return torch.full((value.ids.shape[axis],), NEUTRAL)
+            reason = f"{reader} reads channels that are laid out along two axes"
+            self.labels.lock(flat, reason)
+            return self.fixed(reason, (value.ids.shape[axis],)).ids
         return flat.reshape(-1).expand(value.ids.shape[axis]).contiguous()
 
     def materialise(self, param: Param) -> Ids:
@@ -104,10 +105,16 @@ class Trace:
         if len(axes) > 1:
             shape = "x".join(map(str, param.shape))
             return self.freeze(param, f"combined with {param.name} of shape {shape}")
-        axis = axes[0]
-        key = (param.name, axis)
-        ids = self.slots[key] if key in self.slots else self.labels.fresh(param.shape[axis])
-        self.slot(param.name, axis, ids)
-        view = [1] * len(param.shape)
-        view[axis] = -1
-        return Ids(ids.reshape(view).expand(param.shape))
+        if (param.name, axes[0]) not in self.slots:
+            self.slot(param.name, axes[0], self.labels.fresh(param.shape[axes[0]]))
+        laid_out = self.stored(param)
+        assert laid_out is not None  # it has one long axis, and labels along it
+        return laid_out
+
+    def stored(self, param: Param) -> Ids | None:
+        """Return the labels of a parameter with one long axis, where it has any."""
+        axes = [a for a, size in enumerate(param.shape) if size > 1]
+        if len(axes) != 1 or (param.name, axes[0]) not in self.slots:
+            return None
+        view = [-1 if a == axes[0] else 1 for a in range(len(param.shape))]
+        return Ids(self.slots[param.name, axes[0]].reshape(view).expand(param.shape))

@@ -24,6 +24,7 @@ from bnnkit.run.forms import (
 from bnnkit.run.precision import choose_device
 from bnnkit.run.progress import Progress, SilentProgress
 from bnnkit.run.provenance import collect_provenance
+from bnnkit.run.setup import as_data_spec
 from bnnkit.spec import DataSpec, Report
 
 __all__ = ["describe_data", "evaluate", "size_ratios", "sizes"]
@@ -60,7 +61,7 @@ def evaluate(
         BnnkitError: A model cannot be opened, the data cannot be read, or they do not fit.
     """
     started, progress = datetime.now(UTC), progress or SilentProgress()
-    spec = data if isinstance(data, DataSpec) else DataSpec(data)
+    spec = as_data_spec(data)
     kind = choose_device(device).type
     sources = [model] if against is None else [model, against]
     with cpu_threads(threads):
@@ -74,9 +75,7 @@ def evaluate(
             _predict(one, dataset, batch_size, progress)
             for one, dataset in zip(opened, datasets, strict=True)
         ]
-        progress.start("Measuring")
         sections = _sections(opened, datasets, found)
-        progress.stop()
         provenance = collect_provenance(
             argv, seed=spec.split_seed, device=kind, threads=threads, started=started
         )
@@ -90,8 +89,9 @@ def _fitting(spec: DataSpec, opened: Sequence[Opened], progress: Progress) -> li
     for one in opened:
         shape = one.input_shape or spec.input_shape
         if shape not in by_shape:
-            progress.start(f"Loading {spec.name}")
+            progress.start(f"Loading {spec.name}", 1)
             by_shape[shape] = load_data(replace(spec, input_shape=shape))
+            progress.advance()
             progress.stop()
             for note in by_shape[shape].notes:
                 progress.note(f"{by_shape[shape].name}: {note}")

@@ -21,12 +21,12 @@ from bnnkit.io.runtimes import Predictor, open_predictor
 from bnnkit.io.sessions import OnnxModel
 from bnnkit.io.sniff import FileInfo, FileKind, sniff, vet
 from bnnkit.run.provenance import public_argv
+from bnnkit.run.setup import as_model_spec
 from bnnkit.spec import ModelSpec, Plan
 
 __all__ = [
     "ModelSource",
     "Opened",
-    "as_spec",
     "checked",
     "cpu_threads",
     "describe_model",
@@ -69,11 +69,6 @@ class Opened:
         return self.predictor.name
 
 
-def as_spec(source: ModelSpec | str | Path) -> ModelSpec:
-    """Turn a path into a specification; a specification stays."""
-    return source if isinstance(source, ModelSpec) else ModelSpec(file=str(source))
-
-
 def open_form(
     source: ModelSource,
     *,
@@ -106,7 +101,7 @@ def open_form(
         module = deepcopy(source)
         predictor = open_predictor(module, name=name, device=device)
         return Opened(predictor, ModelSpec(arch=type(source).__name__), module)
-    spec = as_spec(source)
+    spec = as_model_spec(source)
     info = sniff(spec.file) if spec.file is not None else None
     tensors_only = through_arch and spec.arch is not None
     if info is not None and info.kind in _PROGRAMS and not tensors_only:
@@ -183,7 +178,7 @@ def distinct_names(sources: Sequence[ModelSource]) -> list[str]:
         if isinstance(source, nn.Module):
             paths.append((type(source).__name__,))
         else:
-            spec = as_spec(source)
+            spec = as_model_spec(source)
             file = Path(spec.file).resolve().parts if spec.file is not None else ()
             paths.append(file or (str(spec.arch),))
     names: list[str] = []

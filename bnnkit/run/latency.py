@@ -16,7 +16,7 @@ from bnnkit.io.runtimes import Predictor
 from bnnkit.run.timing import Call, Timing, speedup, time_interleaved
 from bnnkit.spec import Quantity
 
-__all__ = ["Opener", "graphed", "latency_table"]
+__all__ = ["Opener", "graphed", "latency_table", "torch_threads"]
 
 Opener = Callable[..., Predictor]
 
@@ -52,7 +52,7 @@ def latency_table(
     on_cuda = device.startswith("cuda")
     rows: list[dict[str, Any]] = []
     for count in [torch.get_num_threads()] if on_cuda else threads:
-        with _torch_threads(count):
+        with torch_threads(count):
             for runtime, models in openers.items():
                 opened = {name: opener(threads=count) for name, opener in models.items()}
                 for batch in batches:
@@ -125,10 +125,10 @@ def _judged(timings: Mapping[str, Timing]) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    """Let torch use `count` threads for a while."""
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Let torch use `count` threads for a while; None leaves its choice alone."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    torch.set_num_threads(count or before)
     try:
         yield
     finally:

@@ -36,6 +36,7 @@ from bnnkit.run.describe import class_rows, layer_rows, locked_rows, most_remova
 from bnnkit.run.evaluate import Predictions, compare, measure, predictions
 from bnnkit.run.gates import judge
 from bnnkit.run.html import render_html
+from bnnkit.run.latency import torch_threads
 from bnnkit.run.loop import Trainer
 from bnnkit.run.precision import choose_device, choose_precision
 from bnnkit.run.progress import Progress, SilentProgress
@@ -136,7 +137,8 @@ def prune(
         )  # fmt: skip
     before = _predict(job, job.original, "measuring the original")
     checkpoints = Checkpoints(out, _identity(job), resume=resume, force=force)
-    trained, decision = _learn(job, checkpoints)
+    with torch_threads(config.train.threads):
+        trained, decision = _learn(job, checkpoints)
     with run_directory(out, force=True) as folder:
         report = _deliver(job, trained, decision, before, folder, checkpoints)
         if gates is not None:

@@ -24,6 +24,7 @@ from bnnkit.io.runtimes import open_predictor
 from bnnkit.run.checkpoints import Checkpoints
 from bnnkit.run.evaluate import measure, predictions
 from bnnkit.run.html import render_html
+from bnnkit.run.latency import torch_threads
 from bnnkit.run.loop import Trainer
 from bnnkit.run.precision import choose_device, choose_precision
 from bnnkit.run.progress import Progress, SilentProgress
@@ -84,7 +85,7 @@ def train(
     checkpoints = Checkpoints(out, identity, resume=resume, force=force)
     precision = choose_precision(config.precision, device)
     module = precision.prepare(bench.module.to(device))
-    Trainer(
+    trainer = Trainer(
         module,
         bench.data.train,
         config,
@@ -93,7 +94,9 @@ def train(
         checkpoints=checkpoints,
         progress=progress,
         on_epoch=checkpoints.log,
-    ).run(0, config.epochs)
+    )
+    with torch_threads(config.threads):
+        trainer.run(0, config.epochs)
     progress.start("measuring")
     found = predictions(open_predictor(module.eval(), device=str(device)), bench.data.test,
                         device=str(device))  # fmt: skip

@@ -24,6 +24,7 @@ class TrainConfig:
         freeze_bn: Keep batch-norm statistics as they are.
         precision: `fp32`, `bf16` or `auto` (bf16 where the device has units for it).
         device: `cpu`, `cuda` or `auto`.
+        threads: CPU threads; None takes torch's own choice.
         seed: Seed of order, augmentation, noise and dropout.
     """
 
@@ -36,6 +37,7 @@ class TrainConfig:
     freeze_bn: bool = False
     precision: str = "auto"
     device: str = "auto"
+    threads: int | None = None
     seed: int = 0
 
 
@@ -57,7 +59,7 @@ class SbpConfig:
     kl_scale: float = 1.0
     kl_scales: Mapping[str, float] = field(default_factory=dict)
     kl_warmup: float = 0.0
-    init_log_sigma: float = -5.0
+    init_log_sigma: float = 0.0
     snr_threshold: float = 1.0
     finetune: float = 0.25
 

@@ -1,0 +1,108 @@
+"""`bnnkit bench A [B ...]`: the latency of models in any form, against the first."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bnnkit.cli.gate_options import Junit, MinSpeedup, SpeedupAt, Strict
+from bnnkit.cli.help import example
+from bnnkit.cli.options import (
+    Arch,
+    ArchArg,
+    AsJson,
+    Device,
+    InputShape,
+    ReportFile,
+    Seed,
+    StateKey,
+    TrustPickle,
+    model_spec,
+    parse_counts,
+    parse_shape,
+)
+from bnnkit.errors import UsageError
+from bnnkit.spec.gates import GateOptions
+
+__all__ = ["EXAMPLE", "bench"]
+
+EXAMPLE = example("bnnkit bench", "")
+
+
+def bench(
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Checkpoints, run directories, .pt2, .onnx or TorchScript files; the first is "
+            "the reference. The same one twice shows the noise of the machine."
+        ),
+    ],
+    arch: Arch = None,
+    arch_arg: ArchArg = None,
+    state_key: StateKey = None,
+    trust_pickle: TrustPickle = False,
+    input_shape: InputShape = None,
+    batch: Annotated[
+        str, typer.Option(metavar="N,N", rich_help_panel="Run", help="Batch sizes.")
+    ] = "1,32",
+    threads: Annotated[
+        str, typer.Option(metavar="N,N", rich_help_panel="Run", help="CPU thread counts.")
+    ] = "1",
+    device: Device = "auto",
+    seconds: Annotated[
+        float,
+        typer.Option(min=0.1, rich_help_panel="Run", help="Most time for each row of the table."),
+    ] = 3.0,
+    seed: Seed = 0,
+    report: ReportFile = None,
+    as_json: AsJson = False,
+    min_speedup: MinSpeedup = None,
+    speedup_at: SpeedupAt = None,
+    strict: Strict = False,
+    junit: Junit = None,
+) -> None:
+    """Time models against each other, in any form, at several batch sizes and thread counts.
+
+    In each round every model runs once, in random order, so that what slows the machine down
+    slows all of them; the speedup is the ratio of medians, with a paired interval. On CUDA the
+    models that torch runs are also timed as CUDA graphs. --arch serves all files that need one.
+    """
+    gates = GateOptions(min_speedup=min_speedup, speedup_at=speedup_at, strict=strict)
+    batches, counts = parse_counts(batch, "--batch"), parse_counts(threads, "--threads")
+    if min_speedup is not None and len(models) < 2:
+        raise UsageError(
+            "Judging --min-speedup",
+            "one model",
+            "a speedup is against another one",
+            "Name the reference first: bnnkit bench ORIGINAL SLIM.",
+        )
+    from bnnkit.cli.console import progress_reporter
+    from bnnkit.cli.outcome import conclude
+    from bnnkit.run.bench import bench as measure
+
+    specs = [
+        model_spec(
+            file,
+            arch=arch,
+            arch_arg=arch_arg,
+            state_key=state_key,
+            trust_pickle=trust_pickle,
+            input_shape=input_shape,
+        )
+        for file in models
+    ]
+    measured = measure(
+        specs,
+        input_shape=parse_shape(input_shape),
+        batches=batches,
+        threads=counts,
+        device=device,
+        seconds=seconds,
+        seed=seed,
+        progress=progress_reporter(),
+        argv=sys.argv,
+    )
+    conclude(measured, gates, as_json=as_json, report_file=report, junit=junit)

@@ -1,0 +1,131 @@
+"""`bnnkit export MODEL`: ONNX, `.pt2` or safetensors, each checked against the model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bnnkit.cli.help import example
+from bnnkit.cli.options import (
+    Arch,
+    ArchArg,
+    AsJson,
+    Data,
+    DataRoot,
+    Download,
+    Force,
+    InputShape,
+    Mean,
+    Normalize,
+    ReportFile,
+    Seed,
+    StateKey,
+    Std,
+    TrustPickle,
+    data_spec,
+    model_spec,
+)
+
+__all__ = ["EXAMPLE", "export"]
+
+EXAMPLE = example("bnnkit export", "")
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="Checkpoint, run directory or .pt2.")],
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORM,FORM",
+            rich_help_panel="Run",
+            help="onnx, pt2 and safetensors, with commas between; onnx where --out does not say.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            rich_help_panel="Run",
+            help="A file that ends in .onnx, .pt2 or .safetensors, or a folder; "
+            "MODEL-export where it is left out.",
+        ),
+    ] = None,
+    force: Force = False,
+    arch: Arch = None,
+    arch_arg: ArchArg = None,
+    state_key: StateKey = None,
+    trust_pickle: TrustPickle = False,
+    input_shape: InputShape = None,
+    data: Data = None,
+    data_root: DataRoot = None,
+    download: Download = False,
+    mean: Mean = None,
+    std: Std = None,
+    normalize: Normalize = None,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            rich_help_panel="Run",
+            help="Largest difference that passes, relative to the largest output.",
+        ),
+    ] = 1e-4,
+    seed: Seed = 0,
+    report: ReportFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a model in other forms; what disagrees with it is not delivered (exit 4).
+
+    Each form is opened again and answers the same inputs as the model, in batches of 64, 3 and 1:
+    inputs of --data where it is given, else seeded noise. A pruned model keeps its plan in the
+    safetensors, so that the copy loads again.
+    """
+    from bnnkit.cli.console import progress_reporter, stdout_console
+    from bnnkit.cli.outcome import conclude
+    from bnnkit.run.export import default_out
+    from bnnkit.run.export import export as write
+    from bnnkit.run.wording import bytes_text, clean
+
+    spec = None
+    if data is not None:
+        spec = data_spec(
+            data,
+            root=data_root,
+            download=download,
+            mean=mean,
+            std=std,
+            normalize=normalize,
+            input_shape=input_shape,
+            split_seed=seed,
+        )
+    named = model_spec(
+        model,
+        arch=arch,
+        arch_arg=arch_arg,
+        state_key=state_key,
+        trust_pickle=trust_pickle,
+        input_shape=input_shape,
+    )
+    place = out if out is not None else default_out(named)
+    wanted = [form.strip().lower() for form in formats.split(",")] if formats else None
+    measured = write(
+        named,
+        place,
+        wanted,
+        data=spec,
+        tolerance=tolerance,
+        seed=seed,
+        force=force,
+        progress=progress_reporter(),
+        argv=sys.argv,
+    )
+    conclude(measured, as_json=as_json, report_file=report)
+    if not as_json:
+        folder = place if place.is_dir() else place.parent
+        for file in measured.sections["files"]:
+            line = f"Wrote {clean(folder / file['file'])} ({bytes_text(file['bytes'])})"
+            stdout_console().print(line, soft_wrap=True)

@@ -1,0 +1,281 @@
+"""`bnnkit prune`: from somebody's checkpoint to a slim, proven, timed model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bnnkit.cli import gate_options as gates
+from bnnkit.cli import loop_options as loop
+from bnnkit.cli import options as opt
+from bnnkit.cli.help import example
+from bnnkit.spec.config import PruneConfig, SbpConfig, TrainConfig, parse_scales
+from bnnkit.spec.gates import GateOptions
+
+__all__ = ["EXAMPLE", "prune"]
+
+EXAMPLE = example("bnnkit prune digits-cnn-train --data digits", "")
+
+_METHOD = "Pruning"
+_OUTPUT = "Output"
+_TRAIN, _SBP, _PRUNE = TrainConfig(), SbpConfig(), PruneConfig()
+
+
+def prune(
+    model: Annotated[
+        Path | None,
+        typer.Argument(help="The checkpoint, or a run directory; fresh weights without one."),
+    ] = None,
+    arch: opt.Arch = None,
+    arch_arg: opt.ArchArg = None,
+    state_key: opt.StateKey = None,
+    trust_pickle: opt.TrustPickle = False,
+    input_shape: opt.InputShape = None,
+    data: opt.Data = None,
+    data_root: opt.DataRoot = None,
+    download: opt.Download = False,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
+    normalize: opt.Normalize = None,
+    limit: opt.Limit = None,
+    augment: opt.Augment = "auto",
+    method: Annotated[
+        str, typer.Option(metavar="NAME", rich_help_panel=_METHOD, help="What decides: sbp.")
+    ] = _PRUNE.method,
+    kl_scale: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[PATTERN=]X",
+            rich_help_panel=_METHOD,
+            help="Weight of the KL term: 1 is the evidence itself, more removes more. "
+            "'layer1.**=10' sets it for some layers; may be repeated.",
+        ),
+    ] = None,
+    kl_warmup: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            min=0,
+            max=1,
+            rich_help_panel=_METHOD,
+            help="Share of the noisy epochs over which the KL term grows from 0.",
+        ),
+    ] = _SBP.kl_warmup,
+    noise_lr: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RATE",
+            rich_help_panel=_METHOD,
+            help="Learning rate of the noise; ten times --lr if absent.",
+        ),
+    ] = _SBP.noise_lr,
+    init_log_sigma: Annotated[
+        float,
+        typer.Option(
+            metavar="X",
+            min=-20,
+            max=5,
+            rich_help_panel=_METHOD,
+            help="Where the noise starts; the published code starts at -5.",
+        ),
+    ] = _SBP.init_log_sigma,
+    finetune: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            min=0,
+            max=1,
+            rich_help_panel=_METHOD,
+            help="Share of the epochs, at the end, trained with the decision frozen.",
+        ),
+    ] = _SBP.finetune,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            rich_help_panel=_METHOD,
+            help="Layers to prune (* within a part of the name, ** across); may be repeated.",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN", rich_help_panel=_METHOD, help="Layers to leave; may be repeated."
+        ),
+    ] = None,
+    round_to: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            rich_help_panel=_METHOD,
+            help="Keep widths at multiples of N channels.",
+        ),
+    ] = _PRUNE.round_to,
+    removal_seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            rich_help_panel=_METHOD,
+            help="With --epochs 0: remove a random half, to exercise the surgery.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            rich_help_panel=_METHOD,
+            help="Show classes, locks and the most that could be saved; train nothing.",
+        ),
+    ] = False,
+    epochs: loop.Epochs = _TRAIN.epochs,
+    batch_size: loop.TrainBatch = _TRAIN.batch_size,
+    lr: loop.Lr = _TRAIN.lr,
+    optimiser: loop.Optimiser = _TRAIN.optimiser,
+    weight_decay: loop.WeightDecay = _TRAIN.weight_decay,
+    label_smoothing: loop.LabelSmoothing = _TRAIN.label_smoothing,
+    freeze_bn: loop.FreezeBn = _TRAIN.freeze_bn,
+    precision: loop.Precision = _TRAIN.precision,
+    resume: loop.Resume = False,
+    batches: Annotated[
+        str,
+        typer.Option(metavar="N,N", rich_help_panel=_OUTPUT, help="Batch sizes to time."),
+    ] = ",".join(map(str, _PRUNE.batches)),
+    bench_threads: Annotated[
+        str, typer.Option(metavar="N,N", rich_help_panel=_OUTPUT, help="CPU threads to time with.")
+    ] = ",".join(map(str, _PRUNE.threads)),
+    no_onnx: Annotated[
+        bool, typer.Option("--no-onnx", rich_help_panel=_OUTPUT, help="Write no ONNX file.")
+    ] = False,
+    no_pt2: Annotated[
+        bool, typer.Option("--no-pt2", rich_help_panel=_OUTPUT, help="Write no .pt2 file.")
+    ] = False,
+    device: opt.Device = _TRAIN.device,
+    threads: opt.Threads = _TRAIN.threads,
+    seed: opt.Seed = _TRAIN.seed,
+    out: opt.RunOut = None,
+    force: opt.Force = False,
+    as_json: opt.AsJson = False,
+    max_error_rise: gates.MaxErrorRise = None,
+    max_nll_rise: gates.MaxNllRise = None,
+    max_error: gates.MaxError = None,
+    max_nll: gates.MaxNll = None,
+    max_ece: gates.MaxEce = None,
+    max_brier: gates.MaxBrier = None,
+    min_speedup: gates.MinSpeedup = None,
+    speedup_at: gates.SpeedupAt = None,
+    min_mac_ratio: gates.MinMacRatio = None,
+    min_param_ratio: gates.MinParamRatio = None,
+    min_size_ratio: gates.MinSizeRatio = None,
+    max_export_diff: gates.MaxExportDiff = None,
+    strict: gates.Strict = False,
+    junit: gates.Junit = None,
+) -> None:
+    """Remove what the evidence says a pretrained model does not need, and prove the result.
+
+    Nobody gives a ratio: noise gates on every removable channel are learned with the weights,
+    units whose signal-to-noise ratio is below 1 are closed, and their filters physically removed.
+    """
+    from bnnkit.cli.console import print_json, progress_reporter, stdout_console
+    from bnnkit.cli.gate import publish
+    from bnnkit.cli.tables import render
+    from bnnkit.run.gates import exit_code, missing_error
+    from bnnkit.run.prune import dry_run as plan_only
+    from bnnkit.run.prune import prune as run
+
+    opt.require_data(data, "prune")
+    scale, scales = parse_scales(kl_scale or [])
+    config = PruneConfig(
+        method=method,
+        train=TrainConfig(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            optimiser=optimiser,
+            weight_decay=weight_decay,
+            label_smoothing=label_smoothing,
+            freeze_bn=freeze_bn,
+            precision=precision,
+            device=device,
+            threads=threads,
+            seed=seed,
+        ),
+        sbp=SbpConfig(
+            noise_lr=noise_lr,
+            kl_scale=_SBP.kl_scale if scale is None else scale,
+            kl_scales=scales,
+            kl_warmup=kl_warmup,
+            init_log_sigma=init_log_sigma,
+            finetune=finetune,
+        ),
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        round_to=round_to,
+        removal_seed=removal_seed,
+        batches=opt.parse_counts(batches, "--batches"),
+        threads=opt.parse_counts(bench_threads, "--bench-threads"),
+        formats=tuple(f for f, off in (("pt2", no_pt2), ("onnx", no_onnx)) if not off),
+    )
+    options = GateOptions(
+        max_error_rise=max_error_rise,
+        max_nll_rise=max_nll_rise,
+        max_error=max_error,
+        max_nll=max_nll,
+        max_ece=max_ece,
+        max_brier=max_brier,
+        min_speedup=min_speedup,
+        min_mac_ratio=min_mac_ratio,
+        min_param_ratio=min_param_ratio,
+        min_size_ratio=min_size_ratio,
+        max_export_diff=max_export_diff,
+        speedup_at=speedup_at,
+        strict=strict,
+    )
+    model_spec = opt.model_spec(
+        model,
+        arch=arch,
+        arch_arg=arch_arg,
+        state_key=state_key,
+        trust_pickle=trust_pickle,
+        input_shape=input_shape,
+    )
+    data_spec = opt.data_spec(
+        str(data),
+        root=data_root,
+        download=download,
+        mean=mean,
+        std=std,
+        normalize=normalize,
+        limit=limit,
+        augment=augment,
+        split_seed=seed,
+    )
+    progress = progress_reporter()
+    if dry_run:
+        report = plan_only(model_spec, data_spec, config, progress=progress, argv=sys.argv)
+    else:
+        report = run(
+            model_spec,
+            data_spec,
+            config,
+            out=out,
+            gates=options if options.limits() else None,
+            resume=resume,
+            force=force,
+            progress=progress,
+            argv=sys.argv,
+        )
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        render(report, stdout_console())
+    if report.gates:
+        publish(report, strict=strict, junit=junit)
+        error = missing_error(report.gates)
+        if error is not None:
+            raise error
+        raise typer.Exit(int(exit_code(report.gates, strict=strict)))

@@ -1,0 +1,104 @@
+"""`bnnkit train`: something to operate on, or more epochs for a checkpoint."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bnnkit.cli import loop_options as loop
+from bnnkit.cli import options as opt
+from bnnkit.cli.help import example
+from bnnkit.spec.config import TrainConfig
+
+__all__ = ["EXAMPLE", "train"]
+
+EXAMPLE = example("bnnkit train --arch bnnkit:digits-cnn --data digits --epochs 5", "")
+_DEFAULT = TrainConfig()
+
+
+def train(
+    model: Annotated[
+        Path | None, typer.Argument(help="A checkpoint to continue; fresh weights without one.")
+    ] = None,
+    arch: opt.Arch = None,
+    arch_arg: opt.ArchArg = None,
+    state_key: opt.StateKey = None,
+    trust_pickle: opt.TrustPickle = False,
+    input_shape: opt.InputShape = None,
+    data: opt.Data = None,
+    data_root: opt.DataRoot = None,
+    download: opt.Download = False,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
+    normalize: opt.Normalize = None,
+    limit: opt.Limit = None,
+    augment: opt.Augment = "auto",
+    epochs: loop.Epochs = _DEFAULT.epochs,
+    batch_size: loop.TrainBatch = _DEFAULT.batch_size,
+    lr: loop.Lr = _DEFAULT.lr,
+    optimiser: loop.Optimiser = _DEFAULT.optimiser,
+    weight_decay: loop.WeightDecay = _DEFAULT.weight_decay,
+    label_smoothing: loop.LabelSmoothing = _DEFAULT.label_smoothing,
+    freeze_bn: loop.FreezeBn = _DEFAULT.freeze_bn,
+    precision: loop.Precision = _DEFAULT.precision,
+    resume: loop.Resume = False,
+    device: opt.Device = _DEFAULT.device,
+    threads: opt.Threads = _DEFAULT.threads,
+    seed: opt.Seed = _DEFAULT.seed,
+    out: opt.RunOut = None,
+    force: opt.Force = False,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Train a reference architecture on named data, or fine-tune a checkpoint."""
+    from bnnkit.cli.console import print_json, progress_reporter, stdout_console
+    from bnnkit.cli.tables import render
+    from bnnkit.run.train import train as run
+
+    opt.require_data(data, "train")
+    config = TrainConfig(
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        optimiser=optimiser,
+        weight_decay=weight_decay,
+        label_smoothing=label_smoothing,
+        freeze_bn=freeze_bn,
+        precision=precision,
+        device=device,
+        threads=threads,
+        seed=seed,
+    )
+    report = run(
+        opt.model_spec(
+            model,
+            arch=arch,
+            arch_arg=arch_arg,
+            state_key=state_key,
+            trust_pickle=trust_pickle,
+            input_shape=input_shape,
+        ),
+        opt.data_spec(
+            str(data),
+            root=data_root,
+            download=download,
+            mean=mean,
+            std=std,
+            normalize=normalize,
+            limit=limit,
+            augment=augment,
+            split_seed=seed,
+        ),
+        config,
+        out=out,
+        resume=resume,
+        force=force,
+        progress=progress_reporter(),
+        argv=sys.argv,
+    )
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        render(report, stdout_console())
