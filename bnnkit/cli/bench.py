@@ -29,7 +29,23 @@ from bnnkit.spec.gates import GateOptions
 
 __all__ = ["EXAMPLE", "bench"]
 
-EXAMPLE = example("bnnkit bench", "")
+EXAMPLE = example(
+    "bnnkit bench digits-demo/original digits-demo/slim digits-demo/slim/model.onnx",
+    """
+bnnkit bench: digits-demo/original
+
+Latency
+  setting                         model                                  latency           speedup   n
+  mixed, cpu, 1 thread, batch 1   original (torch)          1.74 ms [1.34, 1.76]         reference  15
+  mixed, cpu, 1 thread, batch 1   slim (torch)              0.92 ms [0.16, 0.99]  1.9x [1.4, 10.6]  15
+  mixed, cpu, 1 thread, batch 1   model.onnx (onnxruntime)  0.44 ms [0.05, 0.46]        4x [3, 33]  15
+  mixed, cpu, 1 thread, batch 32  original (torch)           16.3 ms [8.3, 23.7]         reference  15
+  mixed, cpu, 1 thread, batch 32  slim (torch)                 1.7 ms [0.6, 3.3]       10x [4, 34]  15
+  mixed, cpu, 1 thread, batch 32  model.onnx (onnxruntime)     0.9 ms [0.5, 3.6]      19x [14, 38]  15
+  Brackets: 95% intervals.
+""",
+    more="'bnnkit demo' makes these models.",
+)
 
 
 def bench(

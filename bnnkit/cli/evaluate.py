@@ -50,7 +50,28 @@ from bnnkit.spec.gates import GateOptions
 
 __all__ = ["EXAMPLE", "evaluate"]
 
-EXAMPLE = example("bnnkit eval", "")
+EXAMPLE = example(
+    "bnnkit eval digits-demo/slim --against digits-demo/original --data digits --max-error-rise 3",
+    """
+bnnkit eval: digits-demo/slim
+
+Original against slim
+                                original                       slim                        change      n
+  error              0.56 % [0.15, 2.01]           1.7 % [0.8, 3.6]      +1.1 points [-0.2, +2.4]    359
+  NLL          0.038 nats [0.009, 0.067]  0.075 nats [0.044, 0.106]  +0.037 nats [+0.005, +0.070]    359
+  ECE                1.71 % [0.91, 2.55]        2.92 % [2.10, 3.83]      +1.2 points [+0.3, +2.3]    359
+  Brier score       0.013 [0.001, 0.025]       0.029 [0.013, 0.044]       +0.015 [+0.001, +0.030]    359
+  parameters                      58,474                      1,241                  47.12x fewer  exact
+  MACs                       1.79 M MACs                18.6 k MACs                  96.26x fewer  exact
+  file size                       237 kB                    8.78 kB                27.00x smaller  exact
+  Brackets: 95% intervals. Changes are paired over the same inputs.
+
+Gates
+  gate                 limit                measured  verdict
+  max-error-rise  ≤ 3 points  1.1 points [-0.2, 2.4]  pass
+""",
+    more="'bnnkit demo' makes these two models.",
+)
 
 
 def evaluate(

@@ -31,7 +31,21 @@ from bnnkit.cli.options import (
 
 __all__ = ["EXAMPLE", "export"]
 
-EXAMPLE = example("bnnkit export", "")
+EXAMPLE = example(
+    "bnnkit export digits-demo/slim --format onnx,safetensors --data digits",
+    """
+bnnkit export: digits-demo/slim
+
+Checks on real inputs
+  form                 worst difference  tolerance  unit       n  verdict
+  model = onnx                  2.8e-07     0.0001  relative  64  pass
+  model = safetensors           1.2e-07     0.0001  relative  64  pass
+
+Wrote slim-export/slim.onnx (9.096 kB)
+Wrote slim-export/slim.safetensors (8.78 kB)
+""",
+    more="'bnnkit demo' makes this model.",
+)
 
 
 def export(

@@ -15,7 +15,7 @@ from bnnkit.run import digest
 from bnnkit.run.wording import as_float, clean
 from bnnkit.spec.report import Report
 
-__all__ = ["render", "render_gates"]
+__all__ = ["draw", "render", "render_gates"]
 
 _MOST_ROWS = 40
 _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow", "missing": "yellow"}
@@ -78,7 +78,7 @@ def _draw_rich(table: digest.Table, console: Console) -> None:
     console.line()
 
 
-def _draw(table: digest.Table, console: Console) -> None:
+def draw(table: digest.Table, console: Console) -> None:
     """Draw for a terminal or for a log."""
     (_draw_rich if console.is_terminal else _draw_plain)(table, console)
 
@@ -125,11 +125,11 @@ def render(report: Report, console: Console) -> None:
     for make in _MAKERS:
         table = _kept_table(body) if make is digest.kept_table else make(body)
         if table is not None:
-            _draw(table, console)
+            draw(table, console)
 
 
 def render_gates(report: Report, console: Console) -> None:
     """Write only the judged gates."""
     table = digest.gates_table(report.to_dict())
     if table is not None:
-        _draw(table, console)
+        draw(table, console)

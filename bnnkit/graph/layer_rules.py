@@ -91,11 +91,11 @@ def _tie_positions(trace: Trace, ids: Tensor, groups: int) -> None:
 
 def _written(trace: Trace, name: str, size: int) -> Tensor:
     """Return the labels that a layer writes; the same ones at every call."""
-    known = trace.slots.get((name, 0))
-    if known is None:
-        known = trace.slot(name, 0, trace.labels.fresh(size))
+    if name not in trace.order:
         trace.order.append(name)
-    return known
+    if (name, 0) not in trace.slots:
+        trace.slot(name, 0, trace.labels.fresh(size))
+    return trace.slots[name, 0]
 
 
 def _bias(trace: Trace, bias: Any, out: Tensor) -> None:

@@ -67,12 +67,9 @@ class Checkpoints:
         if resume and states:
             self._check_identity()
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for state in states:
-            state.unlink()
+        for stale in (*states, self.folder / _IDENTITY):
+            stale.unlink(missing_ok=True)
         self.metrics.unlink(missing_ok=True)
-        with atomic_path(self.folder / _IDENTITY) as part:
-            part.write_text(json.dumps(self.identity, indent=1), encoding="utf-8")
 
     def _check_identity(self) -> None:
         saved = json.loads((self.folder / _IDENTITY).read_text(encoding="utf-8"))
@@ -97,11 +94,15 @@ class Checkpoints:
     def save(self, state: TrainState) -> None:
         """Write the state of one epoch, whole or not at all."""
         body = {k: dict(v) if isinstance(v, Mapping) else v for k, v in vars(state).items()}
+        if not (self.folder / _IDENTITY).is_file():
+            with atomic_path(self.folder / _IDENTITY) as part:
+                part.write_text(json.dumps(self.identity, indent=1), encoding="utf-8")
         with atomic_path(self._path(state.phase)) as part:
             torch.save(body, part)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one row to `metrics.jsonl`."""
+        self.metrics.parent.mkdir(parents=True, exist_ok=True)
         with self.metrics.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(dict(row)) + "\n")
 

@@ -15,6 +15,7 @@ from torch import nn
 from bnnkit.errors import StructureError, UsageError, did_you_mean
 from bnnkit.graph.analyse import analyse
 from bnnkit.graph.attach import FixedGates, attach
+from bnnkit.graph.compose import compose
 from bnnkit.graph.count import count_macs, count_parameters
 from bnnkit.graph.rebuild import make_plan
 from bnnkit.graph.settle import settle, slim_exactly
@@ -42,7 +43,7 @@ from bnnkit.run.precision import choose_device, choose_precision
 from bnnkit.run.progress import Progress, SilentProgress
 from bnnkit.run.provenance import collect_provenance
 from bnnkit.run.setup import Bench, as_data_spec, as_model_spec, set_up
-from bnnkit.spec import DataSpec, ModelSpec, Report
+from bnnkit.spec import DataSpec, ModelSpec, Plan, Report
 from bnnkit.spec.config import PruneConfig
 from bnnkit.spec.gates import GateOptions
 
@@ -74,6 +75,20 @@ class _Job:
         if structure.note:
             self.notes.append(structure.note)
         return structure
+
+    def plan(self, keep: torch.Tensor, theta: torch.Tensor, form: str) -> Plan:
+        """Write a decision down, after whatever made the model that was operated on."""
+        return compose(
+            self.bench.loaded.plan,
+            make_plan(
+                self.structure,
+                keep,
+                theta,
+                replace(self.bench.spec, file=None),
+                form=form,
+                method=self.config.method if self.config.removal_seed is None else "random",
+            ),
+        )
 
     def report(self, sections: dict[str, Any]) -> Report:
         described = self.bench.describe()
@@ -135,6 +150,8 @@ def prune(
             "Pruning", "no removable channel class", reasons[:300] or "the model has no layers",
             "Look at 'bnnkit inspect' for what is locked and why.",
         )  # fmt: skip
+    nothing = torch.ones(job.structure.n_units)
+    job.plan(nothing.bool(), nothing, "modules")  # what cannot be written down is not trained
     before = _predict(job, job.original, "measuring the original")
     checkpoints = Checkpoints(out, _identity(job), resume=resume, force=force)
     with torch_threads(config.train.threads):
@@ -298,14 +315,7 @@ def _deliver(
     slimmed = slim_exactly(trained, job.structure, decision.keep, decision.theta, inputs)
     job.progress.stop()
     slim = slimmed.model.eval()
-    plan = make_plan(
-        job.structure,
-        decision.keep,
-        decision.theta,
-        replace(job.bench.spec, file=None),
-        form=slimmed.form,
-        method=config.method if config.removal_seed is None else "random",
-    )
+    plan = job.plan(decision.keep, decision.theta, slimmed.form)
     gated = gated_predictor(trained, job.structure, decision.theta)
     checks, written = write_and_check(
         folder, slim, gated, plan, inputs, config.formats, job.progress

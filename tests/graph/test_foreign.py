@@ -172,11 +172,6 @@ def unused():
     return net
 
 
-def memo(function):
-    """Compute with something that is cast to float32 by hand."""
-    return two_convs(function)
-
-
 # Nets whose channels `a` (or all but the last layer's) can be removed.
 REMOVABLE = {
     "option_a": lambda: Net(lambda m, x: m.fc(pooled(m.b(F.relu(m.a(x))))), a=conv(3, 8),
@@ -262,6 +257,7 @@ REMOVABLE = {
     "by_keyword": lambda: two_convs(lambda m, x: m.s(input=x), s=conv(8, 8)),
     "scaled_by_width": lambda: two_convs(lambda m, x: x / x.shape[1] ** 0.5),
     "sigmoid": lambda: two_convs(lambda m, x: torch.sigmoid(x) + 1),
+    "no_grad": lambda: two_convs(lambda m, x: torch.no_grad()(m.r)(x), r=conv(8, 8)),
     "residual": lambda: two_convs(lambda m, x: F.relu(x + m.r(x)), r=conv(8, 8)),
     "upsampled": lambda: two_convs(lambda m, x: F.interpolate(x, scale_factor=2)),
     "spatial_attention": lambda: two_convs(
@@ -306,7 +302,7 @@ LOCKED = {
     "channel_mean": (lambda: two_convs(lambda m, x: x - x.mean(1, keepdim=True)), "a", "mean"),
     "channel_norm": (lambda: two_convs(lambda m, x: x / x.norm(2, 1, keepdim=True)), "a", "norm"),
     "softmax": (lambda: two_convs(lambda m, x: x.softmax(1)), "a", "softmax"),
-    "tied_linear": (tied_linear, "p", ""),
+    "tied_linear": (tied_linear, "q", "not a layer of its own"),
     "stack_sum": (lambda: two_convs(lambda m, x: torch.stack([x, m.r(x)]).sum(0), r=conv(8, 8)),
                   "a", "sum"),
     "position": (lambda: scaled((1, 8, 8, 8)), "a", "scale"),
@@ -318,8 +314,8 @@ LOCKED = {
     "cumulative": (lambda: two_convs(lambda m, x: x.cumsum(1)), "a", "cumsum"),
     "computed_slopes": (lambda: two_convs(lambda m, x: F.prelu(x - 1, m.act.weight * 2),
                                           act=nn.PReLU(8)), "a", "slopes"),
-    "no_grad_region": (lambda: two_convs(lambda m, x: torch.no_grad()(m.r)(x), r=conv(8, 8)), "a",
-                       ""),
+    "autocast_region": (lambda: two_convs(lambda m, x: torch.autocast("cpu")(m.r)(x),
+                                          r=conv(8, 8)), "a", ""),
     "byte_view": (lambda: two_convs(lambda m, x: x.view(x.dtype)), "a", ""),
     "assigned": (lambda: two_convs(lambda m, x: _assign(x)), "a", ""),
     "cast_down": (lambda: two_convs(lambda m, x: x.float()), "a", "trial removal"),
