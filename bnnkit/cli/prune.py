@@ -17,7 +17,59 @@ from bnnkit.spec.gates import GateOptions
 
 __all__ = ["EXAMPLE", "prune"]
 
-EXAMPLE = example("bnnkit prune digits-cnn-train --data digits", "")
+EXAMPLE = example(
+    "bnnkit prune digits-cnn-train --data digits --epochs 16 --batch-size 64 --lr 3e-3 --kl-scale 3",
+    """
+bnnkit prune: digits-cnn-train
+
+Training
+         epoch      loss            NLL          KL    error  units kept
+  first      1    0.9692    0.1793 nats  371.9 nats  2.364 %         160
+  best      14  0.007217  0.007217 nats           -      0 %           -
+  last      16   0.00263   0.00263 nats           -      0 %           -
+  16 epochs, 13 s.
+
+Units kept
+  class    units  kept
+  conv1  32 → 15   47%
+  conv2  64 → 12   19%
+  conv3  64 → 33   52%
+  3 classes, 160 → 60 units.
+
+Locked
+  parts  channels  reason
+  fc           10  the model's output
+
+Latency
+  setting                                                 original                        slim                speedup    n
+  torch, cpu, 1 thread, batch 1            0.318 ms [0.286, 0.385]        0.22 ms [0.18, 0.39]     1.45x [0.83, 1.77]   61
+  torch, cpu, 1 thread, batch 32                 7.5 ms [3.8, 7.8]           1.4 ms [1.2, 3.3]        5.4x [2.3, 5.9]   46
+  onnxruntime, cpu, 1 thread, batch 1   0.0876 ms [0.0849, 0.0902]  0.0596 ms [0.0582, 0.0610]  1.471x [1.422, 1.525]  131
+  onnxruntime, cpu, 1 thread, batch 32        3.56 ms [3.47, 3.72]        1.01 ms [0.77, 1.66]        3.5x [2.2, 4.6]   45
+  Brackets: 95% intervals.
+
+Original against slim
+                                original                       slim                           change      n
+  error              0.56 % [0.15, 2.01]        0.56 % [0.15, 2.01]      +0.00 points [-0.77, +0.77]    359
+  NLL          0.038 nats [0.009, 0.067]  0.024 nats [0.003, 0.045]  -0.0137 nats [-0.0223, -0.0050]    359
+  ECE                1.71 % [0.91, 2.55]        0.90 % [0.40, 1.59]      -0.81 points [-1.34, -0.04]    359
+  Brier score       0.013 [0.001, 0.025]      0.010 [-0.001, 0.021]       -0.0032 [-0.0060, -0.0004]    359
+  parameters                      58,474                      6,769                      8.64x fewer  exact
+  MACs                       1.79 M MACs               170.7 k MACs                     10.49x fewer  exact
+  file size                     236.7 kB                   29.05 kB                    8.15x smaller  exact
+  Brackets: 95% intervals. Changes are paired over the same inputs.
+
+Checks on real inputs
+  form                    worst difference  tolerance  unit       n  verdict
+  gated = slim (float64)           2.9e-16      1e-09  relative  64  pass
+  gated = slim                     2.3e-07     0.0001  relative  64  pass
+  slim = safetensors               1.2e-07      1e-06  relative  64  pass
+  slim = pt2                       1.2e-07     0.0001  relative  64  pass
+  slim = onnx                      6.2e-07     0.0001  relative  64  pass
+
+Run directory: digits-cnn-train-prune
+""",
+)
 
 _METHOD = "Pruning"
 _OUTPUT = "Output"
@@ -272,7 +324,10 @@ def prune(
     if as_json:
         print_json(report.to_dict())
     else:
-        render(report, stdout_console())
+        console = stdout_console()
+        render(report, console)
+        if not dry_run:
+            console.print(f"Run directory: {report.sections['out']}")
     if report.gates:
         publish(report, strict=strict, junit=junit)
         error = missing_error(report.gates)

@@ -15,7 +15,32 @@ from bnnkit.spec.config import TrainConfig
 
 __all__ = ["EXAMPLE", "train"]
 
-EXAMPLE = example("bnnkit train --arch bnnkit:digits-cnn --data digits --epochs 5", "")
+EXAMPLE = example(
+    "bnnkit train --arch bnnkit:digits-cnn --data digits --epochs 6 --batch-size 64 --lr 3e-3",
+    """
+bnnkit train: bnnkit:digits-cnn
+
+Training
+         epoch     loss           NLL    error
+  first      1   0.8537   0.8537 nats  21.07 %
+  best       4  0.01938  0.01938 nats      0 %
+  last       6  0.01232  0.01232 nats      0 %
+  6 epochs, 5 s.
+
+Measured
+                                   value      n
+  error              0.56 % [0.15, 2.01]    359
+  NLL          0.038 nats [0.009, 0.067]    359
+  ECE                1.71 % [0.91, 2.55]    359
+  Brier score       0.013 [0.001, 0.025]    359
+  parameters                      58,474  exact
+  MACs                       1.79 M MACs  exact
+  file size                       237 kB  exact
+  Brackets: 95% intervals.
+
+Run directory: digits-cnn-train
+""",
+)
 _DEFAULT = TrainConfig()
 
 
@@ -101,4 +126,6 @@ def train(
     if as_json:
         print_json(report.to_dict())
     else:
-        render(report, stdout_console())
+        console = stdout_console()
+        render(report, console)
+        console.print(f"Run directory: {report.sections['out']}")

@@ -158,6 +158,7 @@ def prune(
         trained, decision = _learn(job, checkpoints)
     with run_directory(out, force=True) as folder:
         report = _deliver(job, trained, decision, before, folder, checkpoints)
+        report.sections["out"] = str(out)
         if gates is not None:
             report.gates = judge(report, gates).rows
         write_report(folder, report)

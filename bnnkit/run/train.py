@@ -119,6 +119,7 @@ def train(
             "train",
             collect_provenance(argv, seed=config.seed, device=str(device), started=started),
             {
+                "out": str(out),
                 **bench.describe(),
                 "method": {"name": "train", "config": asdict(config)},
                 "slim": {**measure(found), **sizes},
