@@ -122,6 +122,10 @@ def render(report: Report, console: Console) -> None:
         heading = f"bnnkit {clean(report.command)}" + (f": {subject}" if subject else "")
         console.out(heading, highlight=False)
         console.line()
+    for note in digest.notes(body):
+        console.print(f"Note: {note}", highlight=False, markup=False, soft_wrap=True)
+    if digest.notes(body):
+        console.line()
     for make in _MAKERS:
         table = _kept_table(body) if make is digest.kept_table else make(body)
         if table is not None:

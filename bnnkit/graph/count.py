@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bnnkit.graph.capture import preserved_modes
@@ -63,8 +63,9 @@ def costs(model: nn.Module, input_shape: tuple[int, ...]) -> list[LayerCost]:
 
 def _counted(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
     parameter = next(model.parameters(), None)
-    kind = {} if parameter is None else {"device": parameter.device, "dtype": parameter.dtype}
-    x: Tensor = torch.zeros(1, *input_shape, **kind)
+    x = torch.zeros((1, *input_shape))
+    if parameter is not None:
+        x = x.to(parameter)
     with preserved_modes(model), torch.no_grad():
         model.eval()
         with FlopCounterMode(display=False) as counter:

@@ -59,17 +59,29 @@ def moved(
         return _shuffle(node, values, mask)
     if name == "squeeze" and len(node.args) == 1:
         return _squeeze(source, values[source].ids, result.ids)
-    if name == "select" and node.args[1] % values[source].ids.dim() in before:
+    if name == "select" and _args(node)[1] % values[source].ids.dim() in before:
         return _select_one(node, source, values, mask)
     if name in _SIZED and axes:
         return _resize(node, source, result.ids, axes[0], mask)
     if name == "unflatten" and axes:
-        sizes = _with_size(list(node.args[2]), axes[0] - node.args[1] % values[source].ids.dim(),
-                           _count(result.ids, axes[0], mask))  # fmt: skip
+        first = _args(node)[1] % values[source].ids.dim()
+        count = _count(result.ids, axes[0], mask)
+        sizes = _with_size(list(_args(node)[2]), axes[0] - first, count)
         return source, node.target, (node.args[1], sizes)
     if name in _SELECTING and before and before[0] in _selected_axes(node, result.ids.dim()):
         return _select(node, source, values, before[0], mask)
     return None
+
+
+def _args(node: fx.Node) -> tuple[Any, ...]:
+    """Return the arguments, whose types only the operation knows."""
+    return node.args
+
+
+def _target(node: fx.Node) -> Callable[..., Any]:
+    """Return the ATen overload that a node calls."""
+    assert callable(node.target)
+    return node.target
 
 
 def _line(ids: Tensor, axis: int) -> Tensor:
@@ -88,7 +100,7 @@ def _with_size(sizes: list[Any], axis: int, size: int) -> list[Any]:
 def _resize(
     node: fx.Node, source: fx.Node, ids: Tensor, axis: int, mask: Callable[[Tensor], Tensor]
 ) -> Change:
-    sizes = _with_size(list(node.args[1]), axis, _count(ids, axis, mask))
+    sizes = _with_size(list(_args(node)[1]), axis, _count(ids, axis, mask))
     return source, node.target, (sizes,)
 
 
@@ -114,7 +126,7 @@ def _pad(
     mask: Callable[[Tensor], Tensor],
 ) -> Change | None:
     axes = varying_axes(values[source].ids)
-    pads = list(node.args[1])
+    pads = list(_args(node)[1])
     at = 2 * (values[source].ids.dim() - 1 - axes[0]) if len(axes) == 1 else len(pads)
     if at >= len(pads):
         return None
@@ -159,7 +171,7 @@ def _gather(
 def _selected_axes(node: fx.Node, rank: int) -> list[int]:
     """Return the axes that a slice, narrow, flip or roll works on."""
     at = 2 if base_name(node.target) == "roll" else 1
-    dims = node.args[at] if len(node.args) > at else node.kwargs.get("dim", 0)
+    dims: Any = node.args[at] if len(node.args) > at else node.kwargs.get("dim", 0)
     listed = dims if isinstance(dims, list | tuple) else [dims]
     return [int(d) % rank for d in listed]
 
@@ -172,8 +184,7 @@ def _select(
     mask: Callable[[Tensor], Tensor],
 ) -> Change:
     ids = values[source].ids
-    tail = node.args[1:]
-    origin = node.target(_positions(ids, axis), *tail, **node.kwargs)
+    origin = _target(node)(_positions(ids, axis), *node.args[1:], **node.kwargs)
     if any(origin.shape[a] != ids.shape[a] for a in range(ids.dim()) if a != axis):
         raise _refused(node)
     before, after = mask(_line(ids, axis)), mask(_line(values[node].ids, axis))
@@ -187,7 +198,7 @@ def _select_one(
     mask: Callable[[Tensor], Tensor],
 ) -> Change:
     """Take the one channel from where it is now."""
-    ids, (axis, position) = values[source].ids, node.args[1:3]
+    ids, (axis, position) = values[source].ids, _args(node)[1:3]
     alive = mask(_line(ids, axis % ids.dim()))
     position %= len(alive)
     if not alive[position]:
@@ -207,11 +218,11 @@ def _shuffle(
 ) -> Change:
     """Replace `view, transpose, view` over channels by one pick from where it started."""
     chain = [node]
-    while len(varying_axes(values[chain[-1].args[0]].ids)) > 1:
-        chain.append(chain[-1].args[0])
+    while len(varying_axes(values[_args(chain[-1])[0]].ids)) > 1:
+        chain.append(_args(chain[-1])[0])
         if base_name(chain[-1].target) not in MOVES | {"contiguous", "clone"}:
             raise _refused(node)
-    start = chain[-1].args[0]
+    start = _args(chain[-1])[0]
     ids, result = values[start].ids, values[node].ids
     axes, ends = varying_axes(ids), varying_axes(result)
     same = ids.dim() == result.dim() and axes == ends and len(axes) == 1
@@ -221,7 +232,7 @@ def _shuffle(
     origin = _positions(ids, axis)
     for step in reversed(chain):
         name = base_name(step.target)
-        function = _aten.reshape.default if name in {"view", "_unsafe_view"} else step.target
+        function = _aten.reshape.default if name in {"view", "_unsafe_view"} else _target(step)
         tail = fx.map_arg(step.args[1:], lambda n: values[n])
         origin = function(origin, *tail)
     return _gather(

@@ -103,4 +103,4 @@ def _follow_sizes(module: nn.Module) -> None:
     elif hasattr(module, "num_features"):
         for vector in (getattr(module, "weight", None), getattr(module, "running_mean", None)):
             if isinstance(vector, Tensor):
-                module.num_features = vector.shape[0]
+                setattr(module, "num_features", vector.shape[0])  # noqa: B010 - no tensor

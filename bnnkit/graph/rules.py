@@ -151,7 +151,8 @@ def _unite_broadcast(trace: Trace, a: Tensor, b: Tensor) -> Tensor:
                for d in range(rank)):  # fmt: skip
             trace.labels.lock(small, "broadcast over the channels of another tensor")
             return large
-    flat_a, flat_b = torch.broadcast_tensors(flat_a, flat_b)
+    shape = [max(m, n) for m, n in zip(flat_a.shape, flat_b.shape, strict=True)]
+    flat_a, flat_b = flat_a.expand(shape), flat_b.expand(shape)
     trace.labels.unite(flat_a, flat_b)
     return torch.where(flat_a == NEUTRAL, flat_b, flat_a)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,18 @@ class Checkpoints:
             except (ValueError, KeyError, TypeError):
                 continue  # a line that a kill cut short
         return [rows[k] for k in sorted(rows)]
+
+    @contextmanager
+    def resumable(self) -> Iterator[None]:
+        """Tell whoever interrupts a run how it is continued."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            saved = any(self.folder.glob("*.pt"))
+            more = (
+                "Continue with the same command and --resume." if saved else "Nothing was saved."
+            )
+            raise KeyboardInterrupt(f"Stopped. {more}") from None
 
     def describe(self) -> str:
         """Say where the last good state is, for an error's hint."""

@@ -28,6 +28,7 @@ __all__ = [
     "latency_table",
     "layers_table",
     "locked_table",
+    "notes",
     "quality_table",
     "rows_of",
     "section",
@@ -267,3 +268,9 @@ def gates_table(body: Mapping[str, Any]) -> Table | None:
     if any(row[-1] for row in out):
         return Table("Gates", columns, tuple(out))
     return Table("Gates", columns[:-1], tuple(row[:-1] for row in out))
+
+
+def notes(body: Mapping[str, Any]) -> list[str]:
+    """Return what was stripped, assumed or renamed."""
+    lists = (section(body, name).get("notes") for name in ("model", "data"))
+    return [clean(note) for notes in lists if isinstance(notes, list) for note in notes]

@@ -226,12 +226,6 @@ def _provenance(body: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _notes(body: Mapping[str, Any]) -> list[str]:
-    """Return what was stripped, assumed or renamed."""
-    lists = (digest.section(body, name).get("notes") for name in ("model", "data"))
-    return [clean(note) for notes in lists if isinstance(notes, list) for note in notes]
-
-
 def render_html(report: Report) -> str:
     """Return the page; a section that the report lacks is left out.
 
@@ -268,7 +262,7 @@ def render_html(report: Report) -> str:
         checks=digest.checks_table(body),
         locked=digest.locked_table(body),
         layers=digest.layers_table(body),
-        notes=_notes(body),
+        notes=digest.notes(body),
         inputs=_facts({"model": {k: v for k, v in model.items() if k != "notes"}})
         + _facts({"data": {k: v for k, v in data.items() if k != "notes"}})
         + _facts({"method": method}),

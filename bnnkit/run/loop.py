@@ -84,19 +84,11 @@ class Trainer:
                 self._restore(state)
                 start = state.epoch
         for epoch in range(start, last):
-            try:
-                row = self._epoch(epoch)
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(self._interrupted(epoch)) from None
+            row = self._epoch(epoch)
             if self.on_epoch is not None:
                 self.on_epoch(row)
             if self.checkpoints is not None:
                 self.checkpoints.save(self._state(epoch + 1))
-
-    def _interrupted(self, epoch: int) -> str:
-        if self.checkpoints is not None and self.checkpoints.describe():
-            return f"Stopped in epoch {epoch + 1}. Continue with the same command and --resume."
-        return f"Stopped in epoch {epoch + 1}, before anything was saved."
 
     # --- one epoch --------------------------------------------------------------------------
 

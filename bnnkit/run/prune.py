@@ -154,15 +154,16 @@ def prune(
     job.plan(nothing.bool(), nothing, "modules")  # what cannot be written down is not trained
     before = _predict(job, job.original, "measuring the original")
     checkpoints = Checkpoints(out, _identity(job), resume=resume, force=force)
-    with torch_threads(config.train.threads):
-        trained, decision = _learn(job, checkpoints)
-    with run_directory(out, force=True) as folder:
-        report = _deliver(job, trained, decision, before, folder, checkpoints)
-        report.sections["out"] = str(out)
-        if gates is not None:
-            report.gates = judge(report, gates).rows
-        write_report(folder, report)
-        write_text(folder / REPORT_HTML, render_html(report))
+    with checkpoints.resumable():
+        with torch_threads(config.train.threads):
+            trained, decision = _learn(job, checkpoints)
+        with run_directory(out, force=True) as folder:
+            report = _deliver(job, trained, decision, before, folder, checkpoints)
+            report.sections["out"] = str(out)
+            if gates is not None:
+                report.gates = judge(report, gates).rows
+            write_report(folder, report)
+            write_text(folder / REPORT_HTML, render_html(report))
     return report
 
 
@@ -327,6 +328,7 @@ def _deliver(
         write_text(folder / METRICS, checkpoints.metrics.read_text(encoding="utf-8"))
     job.notes += [note for w in written for note in w.notes]
     job.notes += [f"class {n} closed whole; its best unit was kept" for n in decision.reopened]
+    job.notes += _advice(job, decision, before)
     if slimmed.form == "graph":
         job.notes.append(
             "the model's code holds sizes that do not follow: its graph was rewritten"
@@ -357,6 +359,27 @@ def _deliver(
             "curve": curve,
         }
     )  # fmt: skip
+
+
+def _advice(job: _Job, decision: Decision, before: Predictions) -> list[str]:
+    """Return what somebody who sees these figures should know."""
+    out = []
+    chance = 100 * (1 - 1 / before.log_probs.shape[1])
+    error = measure(before)["error"].value
+    if error > 0.8 * chance:
+        out.append(
+            f"the original itself has {error:.1f} % error, near chance: are the weights, "
+            "--normalize, --mean and --std right?"
+        )
+    closed = int((~decision.keep).sum())
+    learned = job.config.removal_seed is None and job.config.train.epochs > 0
+    if learned and closed < 0.05 * len(decision.keep):
+        out.append(
+            f"the evidence closed {closed} of {len(decision.keep)} units: a compact net gives "
+            f"little away in {job.config.train.epochs} epochs; train longer, or weigh the KL "
+            f"with --kl-scale {10 * max(1.0, job.config.sbp.kl_scale):g}"
+        )
+    return out
 
 
 def _sizes(model: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:

@@ -95,7 +95,7 @@ def train(
         progress=progress,
         on_epoch=checkpoints.log,
     )
-    with torch_threads(config.threads):
+    with checkpoints.resumable(), torch_threads(config.threads):
         trainer.run(0, config.epochs)
     progress.start("measuring")
     found = predictions(open_predictor(module.eval(), device=str(device)), bench.data.test,

@@ -278,7 +278,8 @@ REMOVABLE = {
 
 # Nets in which the part `a` (or the named one) must stay, and words of the reason.
 LOCKED = {
-    "group_norm": (lambda: two_convs(lambda m, x: m.n(x), n=nn.GroupNorm(2, 8)), "a", "group_norm"),
+    "group_norm": (lambda: two_convs(lambda m, x: m.n(x), n=nn.GroupNorm(2, 8)), "a",
+                   "group_norm"),
     "layer_norm": (lambda: two_convs(lambda m, x: m.n(x), n=nn.LayerNorm([8, 8, 8])), "a",
                    "layer_norm"),
     "weight_norm": (lambda: normed(nn.utils.parametrizations.weight_norm), "a", "computed weight"),
@@ -308,7 +309,8 @@ LOCKED = {
     "position": (lambda: scaled((1, 8, 8, 8)), "a", "scale"),
     "constant": (lambda: two_convs(lambda m, x: x * torch.arange(8.0).view(1, 8, 1, 1)), "a",
                  "constant of 8 values"),
-    "gather": (lambda: two_convs(lambda m, x: x[:, [0, 2, 1, 3, 7, 6, 5, 4]]), "a", "not followed"),
+    "gather": (lambda: two_convs(lambda m, x: x[:, [0, 2, 1, 3, 7, 6, 5, 4]]), "a",
+               "not followed"),
     "pixel_shuffle": (lambda: two_convs(lambda m, x: F.pixel_shuffle(x, 2), c=2), "a", ""),
     "matmul": (lambda: two_convs(lambda m, x: x @ x.transpose(2, 3)), "a", "matmul"),
     "cumulative": (lambda: two_convs(lambda m, x: x.cumsum(1)), "a", "cumsum"),

@@ -26,9 +26,9 @@ def loaded():
 
 @pytest.fixture(scope="module")
 def checkpoint(loaded, tmp_path_factory):
-    path = tmp_path_factory.mktemp("source") / "net-0123abcd.pt"
-    torch.save(loaded.module.state_dict(), path.with_name("net.pt"))
-    return ModelSpec(file=str(path.with_name("net.pt")), arch="bnnkit:digits-cnn")
+    path = tmp_path_factory.mktemp("source") / "net.pt"
+    torch.save(loaded.module.state_dict(), path)
+    return ModelSpec(file=str(path), arch="bnnkit:digits-cnn")
 
 
 def answer(module):
@@ -116,7 +116,7 @@ def test_where_each_form_goes(tmp_path):
         targets(source, tmp_path, ["onx"])
     with pytest.raises(UsageError, match="holds onnx only"):
         targets(source, tmp_path / "m.onnx", ["onnx", "pt2"])
-    with pytest.raises(UsageError, match="Name it 'm.onnx'"):
+    with pytest.raises(UsageError, match=r"Name it 'm\.onnx'"):
         targets(source, tmp_path / "m-0123abcd.onnx")
 
 
