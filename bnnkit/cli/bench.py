@@ -30,21 +30,21 @@ from bnnkit.spec.gates import GateOptions
 __all__ = ["EXAMPLE", "bench"]
 
 EXAMPLE = example(
-    "bnnkit bench digits-demo/original digits-demo/slim digits-demo/slim/model.onnx",
+    "bnnkit bench digits-demo/original digits-demo/slim --min-speedup 1.2 --speedup-at batch=32",
     """
-bnnkit bench: digits-demo/original
-
 Latency
-  setting                         model                                  latency           speedup   n
-  mixed, cpu, 1 thread, batch 1   original (torch)          1.74 ms [1.34, 1.76]         reference  15
-  mixed, cpu, 1 thread, batch 1   slim (torch)              0.92 ms [0.16, 0.99]  1.9x [1.4, 10.6]  15
-  mixed, cpu, 1 thread, batch 1   model.onnx (onnxruntime)  0.44 ms [0.05, 0.46]        4x [3, 33]  15
-  mixed, cpu, 1 thread, batch 32  original (torch)           16.3 ms [8.3, 23.7]         reference  15
-  mixed, cpu, 1 thread, batch 32  slim (torch)                 1.7 ms [0.6, 3.3]       10x [4, 34]  15
-  mixed, cpu, 1 thread, batch 32  model.onnx (onnxruntime)     0.9 ms [0.5, 3.6]      19x [14, 38]  15
+  setting                                 original              slim         speedup    n
+  torch, cpu, 1 thread, batch 1          0.2363 ms         0.1174 ms          2.013x  194
+                                  [0.2330, 0.2388]  [0.1167, 0.1188]  [1.974, 2.035]
+  torch, cpu, 1 thread, batch 32          3.291 ms         0.5510 ms           5.97x   89
+                                    [3.271, 3.345]  [0.5448, 0.5606]    [5.87, 6.08]
   Brackets: 95% intervals.
+
+Gates
+  gate          limit            measured  verdict  note
+  min-speedup  ≥ 1.2x  5.97x [5.87, 6.08]  pass     torch, cpu, 1 thread, batch 32
 """,
-    more="'bnnkit demo' makes these models.",
+    more="'bnnkit demo' makes these models; add digits-demo/slim/model.onnx to see onnxruntime.",
 )
 
 

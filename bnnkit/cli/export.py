@@ -36,6 +36,9 @@ EXAMPLE = example(
     """
 bnnkit export: digits-demo/slim
 
+Note: The forms are compared on 64 inputs of digits.
+Note: no test part: 20% of each class held out, seed 0
+
 Checks on real inputs
   form                 worst difference  tolerance  unit       n  verdict
   model = onnx                  2.8e-07     0.0001  relative  64  pass
@@ -100,7 +103,7 @@ def export(
     """
     from bnnkit.cli.console import progress_reporter, stdout_console
     from bnnkit.cli.outcome import conclude
-    from bnnkit.run.export import default_out
+    from bnnkit.run.destinations import default_out
     from bnnkit.run.export import export as write
     from bnnkit.run.wording import bytes_text, clean
 

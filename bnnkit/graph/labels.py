@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["NEUTRAL", "Labels", "collapse", "expand_to", "varying_axes"]
+__all__ = ["NEUTRAL", "Labels", "collapse", "varying_axes"]
 
 NEUTRAL = 0
 
@@ -85,8 +85,3 @@ def collapse(ids: Tensor) -> Tensor:
 def varying_axes(ids: Tensor) -> list[int]:
     """Return the axes along which the labels vary."""
     return [axis for axis, size in enumerate(collapse(ids).shape) if size > 1]
-
-
-def expand_to(ids: Tensor, shape: list[int]) -> Tensor:
-    """Expand labels without copying to a value's shape."""
-    return ids.expand(shape)

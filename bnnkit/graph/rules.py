@@ -41,6 +41,13 @@ _SPATIAL = {
     "reflection_pad2d": 2, "replication_pad1d": 1, "replication_pad2d": 2,
 }  # fmt: skip
 _NEW = {"new_zeros", "new_ones", "new_full", "new_empty"}
+_LAYERS = {
+    "linear",
+    "batch_norm",
+    "_native_batch_norm_legit_no_training",
+    "instance_norm",
+    "prelu",
+}
 _REDUCTIONS = {"mean", "sum", "amax", "amin", "var", "std", "logsumexp", "prod", "norm"}
 _CASTS = {"to", "_to_copy", "type_as"}
 _LIKE = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"}
@@ -84,14 +91,8 @@ def apply_rule(
         return torch.zeros(()).expand(shapes)  # its values are of no interest, its shape is fixed
     if name.startswith("_assert"):
         return None
-    if name in CONVOLUTIONS:
-        return conv(trace, name, args, kwargs, shapes, module)
-    if name == "linear":
-        return linear(trace, args, kwargs, shapes, module)
-    if name in {"batch_norm", "_native_batch_norm_legit_no_training", "instance_norm"}:
-        return norm(trace, args, shapes)
-    if name == "prelu":
-        return prelu(trace, args, shapes)
+    if name in CONVOLUTIONS | _LAYERS:
+        return _layer(trace, name, args, kwargs, shapes, module)
     args = tuple(_materialised(trace, a) for a in args)
     kwargs = {k: _materialised(trace, v) for k, v in kwargs.items()}
     if name in _POINTWISE or torch.Tag.pointwise in getattr(target, "tags", ()):
@@ -110,6 +111,21 @@ def apply_rule(
     if name in _REDUCTIONS and isinstance(first, Ids):
         return _reduction(trace, first, args, kwargs, shapes, name)
     return lock_unknown(trace, name, args, kwargs, shapes, module)
+
+
+def _layer(
+    trace: Trace,
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    shapes: Any,
+    module: str,
+) -> Any:
+    if name in CONVOLUTIONS:
+        return conv(trace, name, args, kwargs, shapes, module)
+    if name == "linear":
+        return linear(trace, args, kwargs, shapes, module)
+    return prelu(trace, args, shapes) if name == "prelu" else norm(trace, args, shapes)
 
 
 def _materialised(trace: Trace, value: Any) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bnnkit.errors import UsageError
 
-__all__ = ["atomic_directory", "atomic_path"]
+__all__ = ["atomic_directory", "atomic_path", "refuse_replacing"]
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def atomic_directory(
         UsageError: `out` exists and may not be replaced. Raised before any work.
     """
     out = Path(os.path.abspath(out))
-    _check_replaceable(out, force, replaceable)
+    refuse_replacing(out, force, replaceable)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = _sibling(out, ".part")
     part.mkdir()
@@ -74,8 +74,12 @@ def atomic_directory(
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _check_replaceable(out: Path, force: bool, replaceable: frozenset[str]) -> None:
-    """Refuse an `out` that may not be replaced."""
+def refuse_replacing(out: Path, force: bool, replaceable: frozenset[str]) -> None:
+    """Refuse an `out` that may not be replaced; the arguments are those of `atomic_directory`.
+
+    Raises:
+        UsageError: It may not be replaced.
+    """
     asked = "Writing a directory"
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise UsageError(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bnnkit.errors import UsageError
-from bnnkit.io.atomic import atomic_directory, atomic_path
+from bnnkit.io.atomic import atomic_directory, atomic_path, refuse_replacing
 from bnnkit.spec import Plan, Report
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "PLAN",
     "REPORT_HTML",
     "REPORT_JSON",
+    "check_replaceable",
     "is_run_directory",
     "read_plan",
     "read_report",
@@ -68,6 +69,15 @@ def run_directory(out: str | Path, force: bool = False) -> Iterator[Path]:
     """
     with atomic_directory(out, force, replaceable=_NAMES) as part:
         yield part
+
+
+def check_replaceable(out: str | Path) -> None:
+    """Refuse now what `run_directory` would refuse in the end, even with `force`.
+
+    Raises:
+        UsageError: `out` is a file or a link, or holds what is no part of a run.
+    """
+    refuse_replacing(Path(out), force=True, replaceable=_NAMES)
 
 
 def is_run_directory(path: str | Path) -> bool:

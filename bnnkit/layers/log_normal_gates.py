@@ -17,9 +17,9 @@ LOG_SIGMA_RANGE = (-20.0, 5.0)
 
 
 class LogNormalGates(nn.Module):
-    """The multiplicative noise of Structured Bayesian Pruning (Neklyudov et al. 2017, eq. 4-6).
+    """The multiplicative noise of Structured Bayesian Pruning (Neklyudov et al. 2017).
 
-    In training every forward pass draws fresh noise, one value per example and unit; in eval mode
+    y = x θ with q(θ) = LogN_[a,b](μ, σ²), one θ for every unit. In training every forward pass draws fresh noise, one value per example and unit; in eval mode
     the gate is its mean. All units are sampled in one call, and a class that is read in several
     places is read with the same draw.
 

@@ -2,13 +2,14 @@
 
 | symbol | in code | meaning |
 |---|---|---|
-| θ | `theta` | gate of a unit, y = x θ (eq. 4) |
-| μ, σ | `mu`, `log_sigma` | parameters of q(θ) = LogN_[a,b](μ, σ²), truncated (eq. 6) |
+| θ | `theta` | gate of a unit, y = x θ |
+| μ, σ | `mu`, `log_sigma` | parameters of q(θ) = LogN_[a,b](μ, σ²), truncated |
 | N | `n_examples` | size of the training set |
-| L | | ELBO = Σ log p(y | x, θ) − Σ KL(q ‖ LogU) (eq. 5) |
+| L | | ELBO = Σ log p(y | x, θ) − Σ KL(q ‖ LogU) |
 
 The loop minimises −ELBO / N: mean cross-entropy plus the KL terms over N. A unit whose
-signal-to-noise ratio E[θ] / sd[θ] is below 1 is closed (section 4.3 of the paper).
+signal-to-noise ratio E[θ] / sd[θ] is below 1 is closed. The equations are beside their code, in
+`bayes/truncated_lognormal.py`.
 """
 
 from __future__ import annotations

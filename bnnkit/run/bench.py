@@ -75,9 +75,10 @@ def bench(
     opened, kind = _open_all(models, device, progress)
     shape = input_shape or _common_shape(opened)
     generator = torch.Generator().manual_seed(seed)
-    for one in opened:
+    for one in opened[1:]:  # those of the first are shown with the report
         for note in one.notes:
             progress.note(f"{one.name}: {note}")
+    for one in opened:
         for batch in batches:
             checked(one)(torch.randn(batch, *shape, generator=generator))
     counts = threads if kind == "cpu" else threads[:1]

@@ -16,11 +16,11 @@ from bnnkit.run.forms import (
     ModelSource,
     Opened,
     checked,
-    cpu_threads,
     describe_model,
     distinct_names,
     open_form,
 )
+from bnnkit.run.latency import torch_threads
 from bnnkit.run.precision import choose_device
 from bnnkit.run.progress import Progress, SilentProgress
 from bnnkit.run.provenance import collect_provenance
@@ -64,10 +64,10 @@ def evaluate(
     spec = as_data_spec(data)
     kind = choose_device(device).type
     sources = [model] if against is None else [model, against]
-    with cpu_threads(threads):
+    with torch_threads(threads):
         named = zip(sources, distinct_names(sources), strict=True)
         opened = [open_form(s, name=n, device=kind, threads=threads) for s, n in named]
-        for one in opened:
+        for one in opened[1:]:  # those of the model are shown with the report
             for note in one.notes:
                 progress.note(f"{one.name}: {note}")
         datasets = _fitting(spec, opened, progress)
@@ -93,8 +93,6 @@ def _fitting(spec: DataSpec, opened: Sequence[Opened], progress: Progress) -> li
             by_shape[shape] = load_data(replace(spec, input_shape=shape))
             progress.advance()
             progress.stop()
-            for note in by_shape[shape].notes:
-                progress.note(f"{by_shape[shape].name}: {note}")
         out.append(by_shape[shape])
     return out
 

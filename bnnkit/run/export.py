@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -17,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnnkit.errors import ArtefactError, UsageError, did_you_mean
+from bnnkit.errors import ArtefactError, UsageError
 from bnnkit.io.checkpoint import read_checkpoint
 from bnnkit.io.data import load_data
 from bnnkit.io.export import Written, write_onnx, write_pt2, write_safetensors
 from bnnkit.io.models import load_model
 from bnnkit.io.runtimes import Predictor, open_predictor
+from bnnkit.run.destinations import SUFFIXES, refuse_existing, staged, targets
 from bnnkit.run.evaluation import describe_data
 from bnnkit.run.forms import ModelSource, Opened, checked, describe_model, open_form
 from bnnkit.run.progress import Progress, SilentProgress
@@ -31,13 +27,7 @@ from bnnkit.run.setup import as_data_spec, as_model_spec
 from bnnkit.run.verify import require, verify_forms
 from bnnkit.spec import DataSpec, ModelSpec, Report
 
-__all__ = ["SUFFIXES", "default_out", "export", "targets"]
-
-SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "safetensors": ".safetensors"}
-"""The forms that can be written, and how their files end."""
-
-# a name that ends in a checksum, as torch.hub's do, must be that of the file
-_CHECKSUM = re.compile(r"-(?=[0-9]*[a-f])[0-9a-f]{8,64}$")
+__all__ = ["export"]
 
 _INPUTS = 64
 
@@ -80,25 +70,22 @@ def export(
     """
     started, progress = datetime.now(UTC), progress or SilentProgress()
     places = targets(model, Path(out), formats)
-    _refuse_existing(places, force)
+    refuse_existing(places, force)
     source = open_form(model, through_arch=True, seed=seed)
     module = _module(source)
     inputs = _inputs(source, data, seed)
     checked(source)(inputs.tensor[:1])
     source.notes.append(inputs.note)
-    for note in source.notes:
-        progress.note(f"{source.name}: {note}")
     reloaded = as_model_spec(model) if isinstance(model, ModelSpec | str | Path) else None
     progress.start("Writing and comparing", len(places) + 1)
-    with _staged(places) as staged:
+    with staged(places) as aside:
         written: dict[str, Written] = {}
         candidates: dict[str, Predictor] = {}
-        for form, path in staged.items():
+        for form, path in aside.items():
             written[form] = _write(form, module, source, inputs.tensor[:2], path)
             candidates[f"model = {form}"] = _reopen(form, path, module, source, reloaded)
             progress.advance()
-            for note in written[form].notes:
-                progress.note(f"{form}: {note}")
+            source.notes.extend(f"{form}: {note}" for note in written[form].notes)
         checks = verify_forms(source.predictor, candidates, inputs.tensor, tolerance=tolerance)
         progress.advance()
         progress.stop()
@@ -108,75 +95,6 @@ def export(
     sections |= {"data": inputs.section} if inputs.section else {}
     sections |= {"inputs": inputs.kind, "files": files, "checks": [asdict(c) for c in checks]}
     return Report("export", collect_provenance(argv, seed=seed, started=started), sections)
-
-
-def targets(
-    model: ModelSource, out: Path, formats: Sequence[str] | None = None
-) -> dict[str, Path]:
-    """Return where each form goes.
-
-    Args:
-        model: What is exported; its file gives the name within a folder.
-        out: A file with the suffix of a form, or a folder.
-        formats: The forms; None takes what the name of the file says, or `onnx`.
-
-    Raises:
-        UsageError: A form is not known, or one file cannot hold what was asked for.
-    """
-    by_suffix = {suffix: form for form, suffix in SUFFIXES.items()}
-    named = by_suffix.get(out.suffix.lower()) if not out.is_dir() else None
-    wanted = list(dict.fromkeys(formats or [named or "onnx"]))
-    for form in wanted:
-        if form not in SUFFIXES:
-            hint = did_you_mean(form, SUFFIXES)
-            raise UsageError("Exporting a model", repr(form), "it is not a form", hint)
-    if named is None:
-        stem = _stem(model)
-        return {form: out / f"{stem}{SUFFIXES[form]}" for form in wanted}
-    if wanted != [named]:
-        raise UsageError(
-            "Exporting a model",
-            f"the file {str(out)!r} for {', '.join(wanted)}",
-            f"a file that ends in {out.suffix} holds {named} only",
-            "Name a folder, or leave --format away.",
-        )
-    if _CHECKSUM.search(out.stem):
-        raise UsageError(
-            "Exporting a model",
-            repr(out.name),
-            "such a name says that the file's sha256 begins like this, and it will not",
-            f"Name it {_CHECKSUM.sub('', out.stem) + out.suffix!r}.",
-        )
-    return {named: out}
-
-
-def default_out(model: ModelSource) -> Path:
-    """Return the folder that is written where none is named."""
-    return Path(f"{_stem(model)}-export")
-
-
-def _stem(model: ModelSource) -> str:
-    """Return the name of a model's file, or of its class or architecture."""
-    if isinstance(model, nn.Module):
-        return type(model).__name__
-    spec = as_model_spec(model)
-    if spec.file is None:
-        return str(spec.arch).rpartition(":")[2]
-    path = Path(spec.file).resolve()
-    return path.name if path.is_dir() else _CHECKSUM.sub("", path.stem)
-
-
-def _refuse_existing(places: Mapping[str, Path], force: bool) -> None:
-    """Refuse, before any work, to write where something is."""
-    for path in places.values():
-        if path.is_dir() or (path.exists() and not force):
-            raise UsageError(
-                "Exporting a model",
-                repr(str(path)),
-                "it is a folder" if path.is_dir() else "it exists already",
-                "Name another place with --out"
-                + ("." if path.is_dir() else ", or replace it with --force."),
-            )
 
 
 def _module(source: Opened) -> nn.Module:
@@ -229,29 +147,6 @@ def _inputs(source: Opened, data: DataSpec | str | None, seed: int) -> _Inputs:
     x = torch.randn(_INPUTS, *source.input_shape, generator=generator)
     note = f"The forms are compared on {_INPUTS} inputs of noise (seed {seed}), not on real data."
     return _Inputs(x, "noise", note, {})
-
-
-@contextmanager
-def _staged(places: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
-    """Yield a hidden place for each form beside its own; move all on success, else remove all."""
-    folder = next(iter(places.values())).absolute().parent
-    home = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
-    try:
-        part = Path(tempfile.mkdtemp(prefix=".bnnkit-", suffix=".part", dir=home))
-    except OSError as error:
-        raise UsageError(
-            "Exporting a model",
-            repr(str(home)),
-            error.strerror or type(error).__name__,
-            "Name a place that you can write with --out.",
-        ) from error
-    try:
-        yield {form: part / path.name for form, path in places.items()}
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in places.values():
-            os.replace(part / path.name, path)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _write(form: str, module: nn.Module, source: Opened, example: Tensor, path: Path) -> Written:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +27,6 @@ __all__ = [
     "ModelSource",
     "Opened",
     "checked",
-    "cpu_threads",
     "describe_model",
     "distinct_names",
     "open_form",
@@ -236,15 +234,3 @@ def describe_model(opened: Opened) -> dict[str, Any]:
         "form": opened.predictor.form,
         "notes": list(opened.notes),
     }
-
-
-@contextmanager
-def cpu_threads(count: int | None) -> Iterator[None]:
-    """Let torch use `count` CPU threads for a while; None changes nothing."""
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

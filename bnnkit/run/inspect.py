@@ -14,8 +14,8 @@ from bnnkit.errors import UsageError
 from bnnkit.graph.analyse import analyse
 from bnnkit.graph.settle import settle
 from bnnkit.io.architectures import is_own_code
+from bnnkit.io.contents import file_contents
 from bnnkit.io.models import load_model
-from bnnkit.run.contents import file_contents
 from bnnkit.run.describe import structure_sections
 from bnnkit.run.progress import Progress, SilentProgress
 from bnnkit.run.provenance import collect_provenance

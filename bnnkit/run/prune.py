@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bnnkit.errors import StructureError, UsageError, did_you_mean
+from bnnkit.errors import StructureError
 from bnnkit.graph.analyse import analyse
 from bnnkit.graph.attach import FixedGates, attach
 from bnnkit.graph.compose import compose
@@ -23,7 +23,6 @@ from bnnkit.graph.structure import Structure
 from bnnkit.io.rundir import (
     METRICS,
     REPORT_HTML,
-    is_run_directory,
     run_directory,
     write_plan,
     write_report,
@@ -42,12 +41,21 @@ from bnnkit.run.loop import Trainer
 from bnnkit.run.precision import choose_device, choose_precision
 from bnnkit.run.progress import Progress, SilentProgress
 from bnnkit.run.provenance import collect_provenance
+from bnnkit.run.request import (
+    check_place,
+    check_prune,
+    check_rebuildable,
+    check_rows,
+    copied,
+)
 from bnnkit.run.setup import Bench, as_data_spec, as_model_spec, set_up
 from bnnkit.spec import DataSpec, ModelSpec, Plan, Report
 from bnnkit.spec.config import PruneConfig
 from bnnkit.spec.gates import GateOptions
 
 __all__ = ["dry_run", "prune"]
+
+_ROWS = 8
 
 
 @dataclass
@@ -63,7 +71,7 @@ class _Job:
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.original = copy.deepcopy(self.bench.module).cpu().eval()
+        self.original = copied(self.bench.module).cpu().eval()
         self.structure = self._structure()
 
     def _structure(self) -> Structure:
@@ -140,10 +148,13 @@ def prune(
     config = config or PruneConfig()
     spec = as_model_spec(model, arch)
     out = Path(out or f"{Path(spec.file or spec.arch or 'model').stem}-prune")
-    _check_request(config, out, force, resume)
+    check_prune(config, gates)
+    check_place(out, force=force)
     device = choose_device(config.train.device)
     bench = set_up(spec, as_data_spec(data), seed=config.train.seed)
+    check_rebuildable(bench.spec, bench.module)
     job = _Job(bench, config, device, progress or SilentProgress(), argv)
+    check_rows(job.original, bench.inputs(_ROWS))
     if not job.structure.classes:
         reasons = "; ".join(dict.fromkeys(lock.reason for lock in job.structure.locked))
         raise StructureError(
@@ -189,42 +200,17 @@ def dry_run(
     )
 
 
-def _check_request(config: PruneConfig, out: Path, force: bool, resume: bool) -> None:
-    """Refuse before any work what would be refused after it."""
-    if config.method not in METHODS:
-        raise UsageError(
-            "Pruning", f"--method {config.method!r}", "it is not known",
-            did_you_mean(config.method, METHODS),
-        )  # fmt: skip
-    if config.round_to < 1 or config.train.epochs < 0 or config.train.batch_size < 2:
-        raise UsageError(
-            "Pruning",
-            f"--round-to {config.round_to}, --epochs {config.train.epochs}, "
-            f"--batch-size {config.train.batch_size}",
-            "they must be at least 1, 0 and 2",
-        )
-    if config.removal_seed is not None and config.train.epochs:
-        raise UsageError(
-            "Pruning", "--removal-seed with epochs", "a random removal is not trained for",
-            "Add --epochs 0.",
-        )  # fmt: skip
-    if is_run_directory(out) and not force:
-        raise UsageError(
-            "Writing a run", repr(str(out)), "it is a finished run",
-            "Name another directory with --out, or replace it with --force.",
-        )  # fmt: skip
-    if out.exists() and not (force or resume or (out / "checkpoint").is_dir()):
-        raise UsageError(
-            "Writing a run", repr(str(out)), "it exists", "Name another directory with --out.",
-        )  # fmt: skip
-
-
 def _identity(job: _Job) -> dict[str, Any]:
     """Return what a resumed run must share with the broken one."""
     spec = job.bench.spec
     return {
         "model": spec.file,
         "arch": spec.arch,
+        "arch_args": dict(spec.arch_args),
+        "code": spec.arch_digest,
+        "method": job.config.method,
+        "mean": list(job.bench.data.mean),
+        "std": list(job.bench.data.std),
         "data": job.bench.data.fingerprint,
         **{f"train.{k}": v for k, v in asdict(job.config.train).items()},
         **{f"sbp.{k}": v for k, v in asdict(job.config.sbp).items()},

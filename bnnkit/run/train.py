@@ -7,14 +7,12 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bnnkit.errors import UsageError
 from bnnkit.graph.count import count_macs, count_parameters
 from bnnkit.io.export import write_safetensors
 from bnnkit.io.rundir import (
     METRICS,
     MODEL_SAFETENSORS,
     REPORT_HTML,
-    is_run_directory,
     run_directory,
     write_plan,
     write_report,
@@ -29,6 +27,7 @@ from bnnkit.run.loop import Trainer
 from bnnkit.run.precision import choose_device, choose_precision
 from bnnkit.run.progress import Progress, SilentProgress
 from bnnkit.run.provenance import collect_provenance
+from bnnkit.run.request import check_place, check_rebuildable
 from bnnkit.run.setup import as_data_spec, as_model_spec, set_up
 from bnnkit.spec import DataSpec, ModelSpec, Plan, Report
 from bnnkit.spec.config import TrainConfig
@@ -69,16 +68,17 @@ def train(
     started = datetime.now(UTC)
     spec = as_model_spec(model, arch)
     out = Path(out or f"{Path(spec.file or (spec.arch or 'model').split(':')[-1]).stem}-train")
-    if is_run_directory(out) and not force:
-        raise UsageError(
-            "Writing a run", repr(str(out)), "it is a finished run",
-            "Name another directory with --out, or replace it with --force.",
-        )  # fmt: skip
+    check_place(out, force=force)
     device = choose_device(config.device)
     bench = set_up(spec, as_data_spec(data), seed=config.seed)
+    check_rebuildable(bench.spec, bench.module)
     identity = {
         "model": bench.spec.file,
         "arch": bench.spec.arch,
+        "arch_args": dict(bench.spec.arch_args),
+        "code": bench.spec.arch_digest,
+        "mean": list(bench.data.mean),
+        "std": list(bench.data.std),
         "data": bench.data.fingerprint,
         **asdict(config),
     }

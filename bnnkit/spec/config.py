@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bnnkit.errors import UsageError
+from bnnkit.errors import UsageError, did_you_mean
 
 __all__ = ["PruneConfig", "SbpConfig", "TrainConfig", "parse_scales"]
 
@@ -26,6 +27,9 @@ class TrainConfig:
         device: `cpu`, `cuda` or `auto`.
         threads: CPU threads; None takes torch's own choice.
         seed: Seed of order, augmentation, noise and dropout.
+
+    Raises:
+        UsageError: A value has no meaning.
     """
 
     epochs: int = 10
@@ -40,6 +44,25 @@ class TrainConfig:
     threads: int | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        _positive("--lr", self.lr)
+        _share("--label-smoothing", self.label_smoothing)
+        if not 0 <= self.weight_decay < math.inf:
+            raise _refused("--weight-decay", self.weight_decay, "it must be 0 or more")
+        for option, value, least in (
+            ("--epochs", self.epochs, 0),
+            ("--batch-size", self.batch_size, 2),
+            ("--seed", self.seed, 0),
+        ):
+            if value < least:
+                raise _refused(option, value, f"it must be at least {least}")
+        for option, name, known in (
+            ("--optimiser", self.optimiser, ("adam", "sgd")),
+            ("--precision", self.precision, ("auto", "fp32", "bf16")),
+        ):
+            if name not in known:
+                raise _refused(option, name, "it is not known", did_you_mean(name, known))
+
 
 @dataclass(frozen=True)
 class SbpConfig:
@@ -53,6 +76,9 @@ class SbpConfig:
         init_log_sigma: Where log σ starts.
         snr_threshold: A unit with a smaller signal-to-noise ratio is closed.
         finetune: Share of the epochs, at the end, trained with the decision frozen.
+
+    Raises:
+        UsageError: A value has no meaning.
     """
 
     noise_lr: float | None = None
@@ -62,6 +88,15 @@ class SbpConfig:
     init_log_sigma: float = 0.0
     snr_threshold: float = 1.0
     finetune: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.noise_lr is not None:
+            _positive("--noise-lr", self.noise_lr)
+        _share("--kl-warmup", self.kl_warmup)
+        _share("--finetune", self.finetune)
+        for scale in (self.kl_scale, *self.kl_scales.values()):
+            if not 0 <= scale < math.inf:
+                raise _refused("--kl-scale", scale, "it must be 0 or more")
 
 
 @dataclass(frozen=True)
@@ -91,6 +126,20 @@ class PruneConfig:
     batches: tuple[int, ...] = (1, 32)
     threads: tuple[int, ...] = (1,)
     formats: tuple[str, ...] = ("pt2", "onnx")
+
+
+def _refused(option: str, value: object, why: str, hint: str = "") -> UsageError:
+    return UsageError(f"Reading {option}", repr(value), why, hint)
+
+
+def _positive(option: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise _refused(option, value, "it must be above 0")
+
+
+def _share(option: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise _refused(option, value, "it is a share between 0 and 1")
 
 
 def parse_scales(values: list[str]) -> tuple[float | None, dict[str, float]]:

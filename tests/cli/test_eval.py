@@ -28,13 +28,14 @@ def call(capsys, *args):
     return (code, *capsys.readouterr())
 
 
-def test_the_table_goes_to_stdout_and_the_notes_to_stderr(folder, capsys):
+def test_the_table_and_the_notes_go_to_stdout_and_progress_to_stderr(folder, capsys):
     code, out, err = call(capsys, folder / "net.pt", "--arch", "bnnkit:digits-cnn", *DATA)
     assert code == 0
     for word in ("error", "NLL", "ECE", "Brier score", "parameters", "95% intervals"):
         assert word in out
-    assert "entry 'state_dict'" in err
-    assert "held out" in err
+    assert "entry 'state_dict'" in out
+    assert "held out" in out
+    assert "Evaluating net.pt" in err
 
 
 def test_json_is_all_that_stdout_gets(folder, capsys):

@@ -316,8 +316,9 @@ LOCKED = {
     "cumulative": (lambda: two_convs(lambda m, x: x.cumsum(1)), "a", "cumsum"),
     "computed_slopes": (lambda: two_convs(lambda m, x: F.prelu(x - 1, m.act.weight * 2),
                                           act=nn.PReLU(8)), "a", "slopes"),
-    "autocast_region": (lambda: two_convs(lambda m, x: torch.autocast("cpu")(m.r)(x),
-                                          r=conv(8, 8)), "a", ""),
+    "autocast_region": (lambda: two_convs(
+        lambda m, x: torch.autocast("cpu", enabled=False)(m.r)(x), r=conv(8, 8)), "a",
+        "not followed"),
     "byte_view": (lambda: two_convs(lambda m, x: x.view(x.dtype)), "a", ""),
     "assigned": (lambda: two_convs(lambda m, x: _assign(x)), "a", ""),
     "cast_down": (lambda: two_convs(lambda m, x: x.float()), "a", "trial removal"),
@@ -379,8 +380,8 @@ def test_exact(name):
     structure = analyse(model, inputs(2))
     assert structure.n_units > 0
     settled = settle(model, structure)
-    assert settled.n_units == structure.n_units, [p for p in settled.locked]
-    for seed in range(3):
+    assert settled.n_units == structure.n_units, settled.locked
+    for seed in range(2):
         keep, theta = decision(structure, seed)
         slimmed = slim_exactly(model, structure, keep, theta, inputs(5))
         assert slimmed.worst <= EXACT
@@ -401,6 +402,6 @@ def test_locked_with_a_reason(name):
     assert part in reasons
     assert words in reasons[part]
     assert part not in {w for c in structure.classes for w in c.writers}
-    for seed in range(2) if structure.classes else ():
-        keep, theta = decision(structure, seed)
+    if structure.classes:
+        keep, theta = decision(structure, 0)
         assert slim_exactly(model, structure, keep, theta, inputs(5)).worst <= EXACT

@@ -11,7 +11,8 @@ from bnnkit.graph.rebuild import make_plan, make_slim
 from bnnkit.io.export import write_onnx, write_pt2, write_safetensors
 from bnnkit.io.models import load_model
 from bnnkit.io.runtimes import open_predictor
-from bnnkit.run.export import export, targets
+from bnnkit.run.destinations import targets
+from bnnkit.run.export import export
 from bnnkit.run.load import load
 from bnnkit.spec import ModelSpec
 

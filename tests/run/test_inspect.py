@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from bnnkit.errors import FileRefusedError, UsageError
 from bnnkit.graph.analyse import analyse
 from bnnkit.graph.rebuild import make_plan
+from bnnkit.io.contents import file_contents
 from bnnkit.io.export import write_safetensors
-from bnnkit.run.contents import file_contents
 from bnnkit.run.describe import class_rows, layer_rows, most_removable
 from bnnkit.run.inspect import inspect
 from bnnkit.spec import ModelSpec
