@@ -1,6 +1,6 @@
 """Copy the report of a run directory into `results/`, without the figures of single units.
 
-    python benchmarks/collect.py RUN NAME [--replace OLD=NEW ...]
+python benchmarks/collect.py RUN NAME [--replace OLD=NEW ...]
 """
 
 from __future__ import annotations

@@ -132,6 +132,7 @@ def gate(
     A figure that the report lacks is bad usage (exit 2).
     """
     from bnnkit.cli.console import print_json, stdout_console
+    from bnnkit.cli.errors import print_error
     from bnnkit.cli.tables import render_gates
     from bnnkit.run.gates import judge, missing_error
 
@@ -168,5 +169,6 @@ def gate(
     publish(measured, strict=strict, junit=junit)
     error = missing_error(result.rows)
     if error is not None:
-        raise error
+        print_error(error)  # the verdicts are on stdout already: no second document there
+        raise typer.Exit(error.code)
     raise typer.Exit(code)

@@ -233,6 +233,7 @@ def prune(
     units whose signal-to-noise ratio is below 1 are closed, and their filters physically removed.
     """
     from bnnkit.cli.console import print_json, progress_reporter, stdout_console
+    from bnnkit.cli.errors import print_error
     from bnnkit.cli.gate import publish
     from bnnkit.cli.tables import render
     from bnnkit.run.gates import exit_code, missing_error
@@ -332,5 +333,6 @@ def prune(
         publish(report, strict=strict, junit=junit)
         error = missing_error(report.gates)
         if error is not None:
-            raise error
+            print_error(error)  # the report is on stdout already: no second document there
+            raise typer.Exit(error.code)
         raise typer.Exit(int(exit_code(report.gates, strict=strict)))

@@ -19,9 +19,10 @@ LOG_SIGMA_RANGE = (-20.0, 5.0)
 class LogNormalGates(nn.Module):
     """The multiplicative noise of Structured Bayesian Pruning (Neklyudov et al. 2017).
 
-    y = x θ with q(θ) = LogN_[a,b](μ, σ²), one θ for every unit. In training every forward pass draws fresh noise, one value per example and unit; in eval mode
-    the gate is its mean. All units are sampled in one call, and a class that is read in several
-    places is read with the same draw.
+    y = x θ with q(θ) = LogN_[a,b](μ, σ²), one θ for every unit. In training every forward pass
+    draws fresh noise, one value per example and unit; in eval mode the gate is its mean. All
+    units are sampled in one call, and a class that is read in several places is read with the
+    same draw.
 
     Args:
         sizes: Units of each class, in order.

@@ -29,7 +29,7 @@ from bnnkit.io.rundir import (
     write_text,
 )
 from bnnkit.io.runtimes import open_predictor
-from bnnkit.methods import METHODS, Decision
+from bnnkit.methods import METHODS, Decision, Method
 from bnnkit.run.artefacts import exactness, file_bytes, gated_predictor, speed, write_and_check
 from bnnkit.run.checkpoints import Checkpoints
 from bnnkit.run.describe import class_rows, layer_rows, locked_rows, most_removable
@@ -42,6 +42,7 @@ from bnnkit.run.precision import choose_device, choose_precision
 from bnnkit.run.progress import Progress, SilentProgress
 from bnnkit.run.provenance import collect_provenance
 from bnnkit.run.request import (
+    check_method,
     check_place,
     check_prune,
     check_rebuildable,
@@ -73,6 +74,24 @@ class _Job:
     def __post_init__(self) -> None:
         self.original = copied(self.bench.module).cpu().eval()
         self.structure = self._structure()
+
+    def method(self) -> tuple[Method, torch.Generator]:
+        """Return the method at its start and the generator of its noise.
+
+        Raises:
+            UsageError: Its settings name a layer that there is not.
+        """
+        config = self.config
+        generator = torch.Generator(self.device).manual_seed(config.train.seed)
+        made = METHODS[config.method](
+            self.structure,
+            config.sbp,
+            len(self.bench.data.train),
+            generator,
+            round_to=config.round_to,
+            device=self.device,
+        )
+        return made, generator
 
     def _structure(self) -> Structure:
         self.progress.start("finding channel classes")
@@ -161,6 +180,7 @@ def prune(
             "Pruning", "no removable channel class", reasons[:300] or "the model has no layers",
             "Look at 'bnnkit inspect' for what is locked and why.",
         )  # fmt: skip
+    job.method()  # which refuses its settings now, before anything is deleted or trained
     nothing = torch.ones(job.structure.n_units)
     job.plan(nothing.bool(), nothing, "modules")  # what cannot be written down is not trained
     before = _predict(job, job.original, "measuring the original")
@@ -189,8 +209,11 @@ def dry_run(
 ) -> Report:
     """Return what could be removed, what is locked and why, and the most that could be saved."""
     config = config or PruneConfig()
+    check_method(config)
     bench = set_up(as_model_spec(model, arch), as_data_spec(data), seed=config.train.seed)
     job = _Job(bench, config, torch.device("cpu"), progress or SilentProgress(), argv)
+    if job.structure.classes:
+        job.method()
     return job.report(
         {
             "classes": class_rows(job.structure),
@@ -227,15 +250,7 @@ def _learn(job: _Job, checkpoints: Checkpoints) -> tuple[nn.Module, Decision]:
     config, structure = job.config, job.structure
     precision = choose_precision(config.train.precision, job.device)
     model = precision.prepare(job.bench.module.to(job.device))
-    generator = torch.Generator(job.device).manual_seed(config.train.seed)
-    method = METHODS[config.method](
-        structure,
-        config.sbp,
-        len(job.bench.data.train),
-        generator,
-        round_to=config.round_to,
-        device=job.device,
-    )
+    method, generator = job.method()
     calm = round(config.train.epochs * config.sbp.finetune)
     noisy = config.train.epochs - calm
     trainer = Trainer(

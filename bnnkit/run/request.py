@@ -18,7 +18,14 @@ from bnnkit.spec.config import PruneConfig
 from bnnkit.spec.gates import GateOptions, parse_setting
 from bnnkit.spec.model import ModelSpec
 
-__all__ = ["check_place", "check_prune", "check_rebuildable", "check_rows", "copied"]
+__all__ = [
+    "check_method",
+    "check_place",
+    "check_prune",
+    "check_rebuildable",
+    "check_rows",
+    "copied",
+]
 
 _ROWS = 1e-3
 """How far an answer may move with its batch: rounding is far below, batch statistics far above."""
@@ -36,11 +43,7 @@ def check_prune(config: PruneConfig, gates: GateOptions | None = None) -> None:
             gate looks at a setting that will not be timed.
     """
     train = config.train
-    if config.method not in METHODS:
-        raise UsageError(
-            "Pruning", f"--method {config.method!r}", "it is not known",
-            did_you_mean(config.method, METHODS),
-        )  # fmt: skip
+    check_method(config)
     if config.round_to < 1:
         raise UsageError("Pruning", f"--round-to {config.round_to}", "it must be at least 1")
     if config.removal_seed is not None and train.epochs:
@@ -58,6 +61,15 @@ def check_prune(config: PruneConfig, gates: GateOptions | None = None) -> None:
         )
     if gates is not None and gates.speedup_at is not None:
         _check_setting(config, parse_setting(gates.speedup_at))
+
+
+def check_method(config: PruneConfig) -> None:
+    """Refuse a method that there is not."""
+    if config.method not in METHODS:
+        raise UsageError(
+            "Pruning", f"--method {config.method!r}", "it is not known",
+            did_you_mean(config.method, METHODS),
+        )  # fmt: skip
 
 
 def _check_setting(config: PruneConfig, at: dict[str, str]) -> None:
