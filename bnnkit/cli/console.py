@@ -162,7 +162,8 @@ class PlainProgress:
         self._done += n
         self._figures.update(figures)
         now = self._clock()
-        if self._description and now - self._told >= self._every:
+        ended = self._total is not None and self._done >= self._total  # `stop` tells that
+        if self._description and now - self._told >= self._every and not ended:
             self._told = now
             self._say(self._line(now, ended=False))
 
@@ -179,7 +180,8 @@ class PlainProgress:
     def _line(self, now: float, *, ended: bool) -> str:
         """Write how far the phase is, how long it took, and how long it will take."""
         seconds = now - self._begun
-        parts = [f"{self._description}: {self._done}"]
+        counted = self._done or self._total
+        parts = [f"{self._description}: {self._done if counted else 'done'}"]
         if self._total:
             parts[0] += f"/{self._total} ({self._done / self._total:.0%})"
         parts.append(f"{seconds:.0f} s")

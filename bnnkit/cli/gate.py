@@ -168,7 +168,9 @@ def gate(
         render_gates(measured, stdout_console())
     publish(measured, strict=strict, junit=junit)
     error = missing_error(result.rows)
-    if error is not None:
+    if error is not None and as_json:
         print_error(error)  # the verdicts are on stdout already: no second document there
         raise typer.Exit(error.code)
+    if error is not None:
+        raise error
     raise typer.Exit(code)

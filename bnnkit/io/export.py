@@ -141,6 +141,7 @@ def write_safetensors(module: nn.Module, path: str | Path, plan: Plan | None = N
     try:
         with atomic_path(path) as part:
             save_file(tensors, part, metadata=metadata)
+            part.chmod(0o644)  # safetensors leaves 0600; the other forms can be read by all
     except (ValueError, RuntimeError, KeyError) as error:
         raise ArtefactError(
             "Writing safetensors",

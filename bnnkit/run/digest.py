@@ -132,13 +132,14 @@ def latency_table(body: Mapping[str, Any]) -> Table | None:
             setting_text(row),
             clean(m.get("name")),
             figure_text(m.get("latency")),
+            figure_text(m.get("spread")),
             figure_text(m.get("speedup")) if i else "reference",
             n_text(m.get("latency")),
         )
         for row, group in zip(rows, models, strict=True)
         for i, m in enumerate(group)
     ]
-    columns = ("setting", "model", ">latency", ">speedup", ">n")
+    columns = ("setting", "model", ">latency", ">spread", ">speedup", ">n")
     return Table("Latency", columns, tuple(out), note)
 
 
@@ -201,7 +202,7 @@ def locked_table(body: Mapping[str, Any]) -> Table | None:
 
 
 def checks_table(body: Mapping[str, Any]) -> Table | None:
-    """Return the forms that were compared on real inputs."""
+    """Return the forms that were compared, and what on."""
     rows = rows_of(body, "checks")
     if not rows:
         return None
@@ -217,7 +218,8 @@ def checks_table(body: Mapping[str, Any]) -> Table | None:
         for row in rows
     )
     columns = ("form", ">worst difference", ">tolerance", "unit", ">n", "verdict")
-    return Table("Checks on real inputs", columns, out)
+    noise = body.get("inputs") == "noise"
+    return Table(f"Checks on {'seeded noise' if noise else 'real inputs'}", columns, out)
 
 
 def curve_table(body: Mapping[str, Any]) -> Table | None:

@@ -45,7 +45,8 @@ def latency_table(
         generator: Source of the inputs and of the order; None takes one with seed 0.
 
     Returns:
-        Rows `{runtime, device, threads, batch, models: [{name, latency, speedup}]}`. On CUDA the
+        Rows `{runtime, device, threads, batch, models: [{name, latency, spread, speedup}]}`;
+        the spread is the interquartile range of the rounds. On CUDA the
         models that torch runs have a further row, `<runtime>+graph`: replayed as CUDA graphs.
     """
     generator = generator or torch.Generator().manual_seed(0)
@@ -110,18 +111,16 @@ def _variants(
 
 def _judged(timings: Mapping[str, Timing]) -> list[dict[str, Any]]:
     """Put the timings of a row against its first."""
-    reference, *others = timings.items()
-    rows = [
+    reference = next(iter(timings.values()))
+    return [
         {
-            "name": reference[0],
-            "latency": reference[1].latency(),
-            "speedup": Quantity(1.0, "x"),
+            "name": name,
+            "latency": timing.latency(),
+            "spread": Quantity(timing.spread, "ms", len(timing.samples)),
+            "speedup": Quantity(1.0, "x") if timing is reference else speedup(reference, timing),
         }
+        for name, timing in timings.items()
     ]
-    for name, timing in others:
-        ratio = speedup(reference[1], timing)
-        rows.append({"name": name, "latency": timing.latency(), "speedup": ratio})
-    return rows
 
 
 @contextmanager
