@@ -49,7 +49,10 @@ def _inner(a: Tensor, b: Tensor) -> Tensor:
     if a.is_cuda or len(a) <= rows or len(a) > _MOST_BLOCKS * rows:
         return (a * b).sum(axes)
     return torch.cat(
-        [(p * q).sum(axes) for p, q in zip(a.split(rows), b.split(rows), strict=True)]
+        [
+            (p * q).sum(axes)
+            for p, q in zip(torch.split(a, rows), torch.split(b, rows), strict=True)
+        ]
     )
 
 

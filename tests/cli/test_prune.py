@@ -69,7 +69,13 @@ def test_interrupted_is_130_and_resumes_to_the_same_plan(tmp_path):
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([*args, "--out", str(tmp_path / "whole")], check=True, env=env, **quiet)
     broken = tmp_path / "broken"
-    process = subprocess.Popen([*args, "--out", str(broken)], env=env, **quiet)
+    process = subprocess.Popen(
+        [*args, "--out", str(broken)],
+        env=env,
+        # Where the tests run in the background, the shell has told children to ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **quiet,
+    )
     metrics = broken / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not metrics.is_file() or len(metrics.read_text().splitlines()) < 2:

@@ -174,7 +174,8 @@ def test_resnet20_with_channels_zeroed_by_hand():
             closed = (~keep[c.units]).nonzero().flatten()
             zeroed.get_submodule(c.readers[0]).weight[:, closed] = 0
         stream = [c for c in structure.classes if len(c.readers) > 1]
-        assert [len(c.writers) for c in stream] == [10, 7, 7, 4, 4]
+        # 16 channels run through all three stages, 16 from the second on, 32 in the third.
+        assert [len(c.writers) for c in stream] == [10, 6, 3]
         for c in stream:
             for reader in c.readers:
                 units = structure.reads[reader]
