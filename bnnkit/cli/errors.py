@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -19,6 +20,14 @@ __all__ = ["Interrupted", "main", "print_error"]
 # What typer raises for a command line that it cannot parse. Its own name for this class moved
 # between versions, the place above BadParameter did not.
 _ParseError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+# What the owner of the disk can mend; any other OSError is a fault of ours.
+_DISK = frozenset(
+    getattr(errno, name)
+    for name in ("ENOENT", "ENOTDIR", "EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EFBIG")
+    if hasattr(errno, name)  # not every system has all of them
+)
 
 
 class Interrupted(Exception):
@@ -125,6 +134,10 @@ def _as_refusal(error: Exception) -> BnnkitError:
         return UsageError(_sentence(message), hint=f"See '{command} --help'.")
     if isinstance(error, typer.Abort):
         return UsageError("A question was left without an answer")
+    if isinstance(error, OSError) and error.errno in _DISK:
+        place = repr(str(error.filename)) if error.filename else "a file"
+        hint = "Name a place that this user can write and that has room."
+        return UsageError("Using the disk", place, error.strerror or "", hint)
     found = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     hint = "Run with --debug for the traceback and report it."
     return _InternalFault("internal fault", found, hint=hint)

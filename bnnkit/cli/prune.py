@@ -195,7 +195,9 @@ def prune(
     resume: loop.Resume = False,
     batches: Annotated[
         str,
-        typer.Option(metavar="N,N", rich_help_panel=_OUTPUT, help="Batch sizes to time."),
+        typer.Option(
+            "--bench-batch", metavar="N,N", rich_help_panel=_OUTPUT, help="Batch sizes to time."
+        ),
     ] = ",".join(map(str, _PRUNE.batches)),
     bench_threads: Annotated[
         str, typer.Option(metavar="N,N", rich_help_panel=_OUTPUT, help="CPU threads to time with.")
@@ -269,7 +271,7 @@ def prune(
         exclude=tuple(exclude or ()),
         round_to=round_to,
         removal_seed=removal_seed,
-        batches=opt.parse_counts(batches, "--batches"),
+        batches=opt.parse_counts(batches, "--bench-batch"),
         threads=opt.parse_counts(bench_threads, "--bench-threads"),
         formats=tuple(f for f, off in (("pt2", no_pt2), ("onnx", no_onnx)) if not off),
     )

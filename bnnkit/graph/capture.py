@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -70,7 +71,10 @@ def _export(model: nn.Module, example: Tensor) -> ExportedProgram:
     for shapes in (batch, None):
         for strict in (False, True):
             try:
-                return torch.export.export(model, (example,), dynamic_shapes=shapes, strict=strict)
+                with contextlib.redirect_stderr(io.StringIO()):  # it prints the graph it gave up
+                    return torch.export.export(
+                        model, (example,), dynamic_shapes=shapes, strict=strict
+                    )
             except Exception as error:  # the exporter raises anything, the user's code too
                 failure = failure or error
     assert failure is not None

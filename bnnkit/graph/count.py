@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -61,12 +63,23 @@ def costs(model: nn.Module, input_shape: tuple[int, ...]) -> list[LayerCost]:
     return out
 
 
+@contextmanager
+def _slow_attention() -> Iterator[None]:
+    """Run transformer layers operation by operation: what the fused kernel does is not counted."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
 def _counted(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
     parameter = next(model.parameters(), None)
     x = torch.zeros((1, *input_shape))
     if parameter is not None:
         x = x.to(parameter)
-    with preserved_modes(model), torch.no_grad():
+    with preserved_modes(model), torch.no_grad(), _slow_attention():
         model.eval()
         with FlopCounterMode(display=False) as counter:
             model(x)

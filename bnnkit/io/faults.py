@@ -50,9 +50,8 @@ def reading(path: str | Path) -> Iterator[None]:
     except BnnkitError:
         raise
     except FileFault as fault:
-        raise FileRefusedError(
-            what, fault.found, fault.why, fault.hint.rstrip(".") + "."
-        ) from None
+        hint = fault.hint if fault.hint.endswith("?") else fault.hint.rstrip(".") + "."
+        raise FileRefusedError(what, fault.found, fault.why, hint) from None
     except PermissionError as error:
         raise FileRefusedError(
             what, "permission denied", "this user may not read it", "Change its permissions."

@@ -13,7 +13,7 @@ import torch
 
 from bnnkit.errors import UsageError
 from bnnkit.io.atomic import atomic_path
-from bnnkit.io.rundir import CHECKPOINT, METRICS
+from bnnkit.io.rundir import CHECKPOINT, METRICS, write_text
 
 __all__ = ["Checkpoints", "TrainState"]
 
@@ -119,6 +119,11 @@ class Checkpoints:
             except (ValueError, KeyError, TypeError):
                 continue  # a line that a kill cut short
         return [rows[k] for k in sorted(rows)]
+
+    def write_curve(self, path: Path) -> None:
+        """Write the training curve as lines of JSON, where there is one: each epoch once."""
+        if rows := self.curve():
+            write_text(path, "\n".join(json.dumps(row) for row in rows))
 
     @contextmanager
     def resumable(self) -> Iterator[None]:

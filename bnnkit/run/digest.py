@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -155,7 +156,18 @@ def kept_table(body: Mapping[str, Any]) -> Table | None:
         share = f"{kept / size:.0%}" if size else "-"
         out.append((clean(row.get("name")), change_text(size, kept), share))
     note = f"{len(rows)} classes, {change_text(before, after)} units."
+    if removable := section(body, "removable"):  # nothing was decided yet
+        note += f" At most {_most(removable, 'parameters')} and {_most(removable, 'macs')} can go."
+        return Table("Channel classes", ("class", ">units"), tuple(r[:2] for r in out), note)
     return Table("Units kept", ("class", ">units", ">kept"), tuple(out), note)
+
+
+def _most(removable: Mapping[str, Any], key: str) -> str:
+    """Write the share that could go, rounded down: all of a model can never go."""
+    saving = section(removable, key)
+    share, name = as_float(saving.get("share")), "MACs" if key == "macs" else key
+    percent = "-" if math.isnan(share) else f"{math.floor(1000 * share) / 10}"
+    return f"{percent} % of {count_text(saving.get('before'))} {name}"
 
 
 def layers_table(body: Mapping[str, Any]) -> Table | None:

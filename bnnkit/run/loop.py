@@ -183,6 +183,11 @@ class Trainer:
         groups = [g for g in groups if g["params"]]
         if self.method is not None:
             groups += self.method.parameter_groups(self.config.lr)
+        if not groups:
+            raise TrainingError(
+                "Training", "a model without trainable parameters", "there is nothing to learn",
+                "Let its parameters require gradients, or name another --arch.",
+            )  # fmt: skip
         for group in groups:
             group["peak"] = group["lr"]
         if self.config.optimiser == "sgd":

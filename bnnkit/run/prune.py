@@ -325,8 +325,7 @@ def _deliver(
     )
     write_plan(folder, plan)
     curve = checkpoints.curve()
-    if checkpoints.metrics.is_file():
-        write_text(folder / METRICS, checkpoints.metrics.read_text(encoding="utf-8"))
+    checkpoints.write_curve(folder / METRICS)
     job.notes += [note for w in written for note in w.notes]
     job.notes += [f"class {n} closed whole; its best unit was kept" for n in decision.reopened]
     job.notes += _advice(job, decision, before)

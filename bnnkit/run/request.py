@@ -90,7 +90,7 @@ def _check_setting(config: PruneConfig, at: dict[str, str]) -> None:
                 "Judging --min-speedup",
                 f"{key}={at[key]}",
                 f"this run measures {key} {', '.join(values)}",
-                "Change --speedup-at, --batches or --bench-threads.",
+                "Change --speedup-at, --bench-batch or --bench-threads.",
             )
 
 

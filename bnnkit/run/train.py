@@ -108,8 +108,7 @@ def train(
     with run_directory(out, force=True) as folder:
         weights = write_safetensors(module, folder / MODEL_SAFETENSORS, plan)
         write_plan(folder, plan)
-        if checkpoints.metrics.is_file():
-            write_text(folder / METRICS, checkpoints.metrics.read_text(encoding="utf-8"))
+        checkpoints.write_curve(folder / METRICS)
         sizes = {
             "parameters": count_parameters(module),
             "macs": count_macs(module, shape),

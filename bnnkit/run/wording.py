@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 _EXPORTED = ("onnx", "pt2", "safetensors", "torchscript")
+_LARGE, _SMALL = 1e7, 1e-6
 _PREFIXES = ("", "k", "M", "G", "T", "P")
 
 
@@ -80,6 +81,8 @@ def figure_text(node: object, *, sign: bool = False, unit: bool = True) -> str:
 
     >>> figure_text({"value": 8.1, "unit": "%", "n": 10000, "low": 7.57, "high": 8.65})
     '8.10 % [7.57, 8.65]'
+    >>> figure_text({"value": 1.2e34, "unit": "nats", "n": 200, "low": 1.1e34, "high": 1.3e34})
+    '1.2e+34 nats [1.1e+34, 1.3e+34]'
     """
     value = as_float(node)
     if not isinstance(node, Mapping):
@@ -92,6 +95,9 @@ def figure_text(node: object, *, sign: bool = False, unit: bool = True) -> str:
     plus = "+" if sign else ""
     if not (math.isfinite(low) and math.isfinite(high)):
         return f"{value:{plus}.4g}{gap}{name}".rstrip()
+    largest = max(abs(value), abs(low), abs(high))
+    if largest >= _LARGE or 0 < largest < _SMALL:  # a loss that ran away, or nothing but rounding
+        return f"{value:{plus}.3g}{gap}{name}".rstrip() + f" [{low:{plus}.3g}, {high:{plus}.3g}]"
     d = _decimals((high - low) / 2)
     return f"{value:{plus}.{d}f}{gap}{name}".rstrip() + f" [{low:{plus}.{d}f}, {high:{plus}.{d}f}]"
 

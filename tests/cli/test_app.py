@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -232,3 +233,9 @@ def test_terminal_progress_draws_a_bar(capsys):
     err = capsys.readouterr().err
     assert "4/4" in err
     assert "loss 0.25" in err
+
+
+def test_a_full_disk_is_no_internal_fault(capsys, command):
+    command(raising(OSError(errno.ENOSPC, "No space left on device", "run/model.pt2")))
+    assert main(["try"]) == ExitCode.USAGE
+    assert "'run/model.pt2'; No space left on device" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from bnnkit.cli.errors import main
 from bnnkit.cli.gate import gate, read_report
 from bnnkit.errors import UsageError
 from bnnkit.spec.report import Quantity, Report
@@ -116,3 +117,10 @@ def test_what_is_no_report_is_refused(tmp_path, content):
 def test_a_report_that_is_absent(tmp_path):
     with pytest.raises(UsageError, match=r"report\.json.*No such file"):
         read_report(tmp_path)
+
+
+def test_a_missing_figure_leaves_one_document_on_stdout(run_dir, capsys):
+    assert main(["gate", str(run_dir), "--min-speedup", "1.5", "--json"]) == 2
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["gates"][0]["verdict"] == "missing"
+    assert "--min-speedup" in printed.err

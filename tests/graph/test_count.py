@@ -60,3 +60,11 @@ def test_a_rewritten_net_is_counted_by_layer():
     assert rows["layer1.0.conv1"] * 16 == full["layer1.0.conv1"] * 6
     assert rows["layer1.0.conv2"] * 16 == full["layer1.0.conv2"] * 6
     assert rows["layer2.0.conv1"] == full["layer2.0.conv1"]
+
+
+def test_a_transformer_layer_is_counted_though_torch_could_fuse_it():
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+    tokens = 8
+    linear = tokens * (3 * 16 * 16 + 16 * 16 + 2 * 16 * 32)
+    assert count_macs(layer, (tokens, 16)) >= linear
+    assert torch.backends.mha.get_fastpath_enabled()

@@ -135,7 +135,7 @@ def test_what_is_no_model_is_named_with_its_remedy(tmp_path, content, found, hin
 
 def test_a_missing_file_is_answered_with_its_neighbour(tmp_path):
     (tmp_path / "resnet20.pth").write_bytes(b"x")
-    with pytest.raises(FileRefusedError, match=r"Did you mean 'resnet20\.pth'"):
+    with pytest.raises(FileRefusedError, match=r"Did you mean 'resnet20\.pth'\?$"):
         sniff(tmp_path / "resnet2O.pth")
 
 

@@ -107,3 +107,11 @@ def test_names_are_as_long_as_needed(tmp_path):
         "a/m.onnx",
         "b/m.onnx",
     ]
+
+
+def test_a_graph_of_a_fixed_batch_size_is_measured(module, expected, tmp_path):
+    program = torch.export.export(module, (torch.zeros(2, 1, 8, 8),))
+    torch.export.save(program, tmp_path / "static.pt2")
+    report = evaluate(tmp_path / "static.pt2", DATA, device="cpu")
+    assert report.quantity("slim", "error").value == pytest.approx(expected[0])
+    assert "macs" not in report.sections["slim"]

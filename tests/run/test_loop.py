@@ -167,3 +167,8 @@ def test_devices_and_formats_by_name():
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="no CUDA"):
             choose_device("cuda")
+
+
+def test_a_model_without_parameters_is_refused(digits):
+    with pytest.raises(TrainingError, match="nothing to learn"):
+        trainer(nn.Flatten(), digits).run(0, 1)
