@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bnnkit.errors import UsageError
 from bnnkit.io.atomic import atomic_directory, atomic_path, refuse_replacing
 from bnnkit.spec import Plan, Report
 
@@ -21,8 +20,6 @@ __all__ = [
     "REPORT_JSON",
     "check_replaceable",
     "is_run_directory",
-    "read_plan",
-    "read_report",
     "run_directory",
     "write_plan",
     "write_report",
@@ -102,35 +99,3 @@ def write_plan(folder: str | Path, plan: Plan) -> Path:
 def write_report(folder: str | Path, report: Report) -> Path:
     """Write `report.json` into a run directory."""
     return write_text(Path(folder) / REPORT_JSON, report.to_json())
-
-
-def read_plan(path: str | Path) -> Plan:
-    """Read a `plan.json`, or the one of a run directory.
-
-    Raises:
-        UsageError: There is no such file.
-        StructureError: It is not a plan.
-    """
-    return Plan.from_json(_read_text(path, PLAN))
-
-
-def read_report(path: str | Path) -> Report:
-    """Read a `report.json`, or the one of a run directory.
-
-    Raises:
-        UsageError: There is no such file, or it is not a report.
-    """
-    return Report.from_json(_read_text(path, REPORT_JSON))
-
-
-def _read_text(path: str | Path, name: str) -> str:
-    """Read the text of a file, or of the file `name` in a directory."""
-    path = Path(path)
-    file = path / name if path.is_dir() else path
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        cause = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UsageError(
-            f"Reading {name}", repr(str(file)), str(cause), "Name a run directory or its file."
-        ) from error

@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bnnkit.errors import ArtefactError, BnnkitError
-from bnnkit.graph.outputs import main_output
 from bnnkit.io.runtimes import Predictor
 
-__all__ = ["Check", "require", "verify_exact", "verify_forms"]
+__all__ = ["Check", "require", "verify_forms"]
 
 _CHUNK = 64
 _ODD = 3
@@ -83,34 +82,6 @@ def verify_forms(
     return checks
 
 
-def verify_exact(
-    gated: nn.Module,
-    slim: nn.Module,
-    inputs: Tensor,
-    *,
-    tolerance: float = 1e-9,
-    name: str = "gated = slim (float64)",
-) -> Check:
-    """Compare the gated with the slim model in float64, where only a wrong rewrite differs.
-
-    The figure is `max |slim - gated| / max |gated|`, the maxima over all inputs and outputs (the
-    plain `max |slim - gated|` where the gated model answers zeros only).
-
-    Args:
-        gated: The model with frozen gates, in float64; its training flags are kept.
-        slim: The rewritten model, in float64; its training flags are kept.
-        inputs: Real inputs, `[n, ...]`; they are converted to float64.
-        tolerance: The largest figure that passes.
-        name: Name of the check.
-
-    Returns:
-        The check.
-    """
-    expected = _batched(_evaluated(gated), inputs.double(), _CHUNK)
-    worst = _worst(_evaluated(slim), inputs.double(), expected, _CHUNK)
-    return _check(name, worst / _scale(expected), tolerance, len(inputs))
-
-
 def require(checks: Sequence[Check]) -> None:
     """Refuse to deliver where a check failed.
 
@@ -150,21 +121,6 @@ def _does_not_run(name: str, batch: int, error: Exception) -> ArtefactError:
 def _check(name: str, worst: float, tolerance: float, n: int) -> Check:
     """Judge a figure."""
     return Check(name, worst, tolerance, "relative", n, bool(n) and worst <= tolerance)
-
-
-def _evaluated(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Return a call of a module in eval mode that leaves its training flags as they were."""
-
-    def call(x: Tensor) -> Tensor:
-        flags = [(part, part.training) for part in module.modules()]
-        try:
-            with torch.inference_mode():
-                return main_output(module.eval()(x))
-        finally:
-            for part, training in flags:
-                part.training = training
-
-    return call
 
 
 def _parts(inputs: Tensor, batch: int) -> list[Tensor]:
