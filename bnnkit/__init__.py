@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         TrainingError,
         UsageError,
     )
+    from bnnkit.methods import sbn
     from bnnkit.run.bench import bench
     from bnnkit.run.demo import demo
     from bnnkit.run.doctor import doctor
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from bnnkit.run.inspect import inspect
     from bnnkit.run.load import load
     from bnnkit.run.prune import prune
+    from bnnkit.run.sbn import sbn_fit
     from bnnkit.run.train import train
     from bnnkit.spec import DataSpec, ModelSpec, Plan, Quantity, Report
 
@@ -60,10 +62,12 @@ __all__ = [
     "inspect",
     "load",
     "prune",
+    "sbn",
+    "sbn_fit",
     "train",
 ]
 
-# Where each public name lives: `module` (under its own name) or `module:name`.
+# Where each public name lives: `module` (under its own name), `module:name` or `module:` itself.
 _HOMES = {
     "ArchitectureError": "bnnkit.errors",
     "ArtefactError": "bnnkit.errors",
@@ -88,6 +92,8 @@ _HOMES = {
     "inspect": "bnnkit.run.inspect",
     "load": "bnnkit.run.load",
     "prune": "bnnkit.run.prune",
+    "sbn": "bnnkit.methods.sbn:",
+    "sbn_fit": "bnnkit.run.sbn",
     "train": "bnnkit.run.train",
 }
 
@@ -102,8 +108,9 @@ def __getattr__(name: str) -> object:
         except PackageNotFoundError:  # run from a checkout that was never installed
             value = "0+unknown"
     elif name in _HOMES:
-        module, _, inner = _HOMES[name].partition(":")
-        value = getattr(import_module(module), inner or name)
+        module, colon, inner = _HOMES[name].partition(":")
+        home = import_module(module)
+        value = home if colon and not inner else getattr(home, inner or name)
     else:
         raise AttributeError(f"module 'bnnkit' has no attribute {name!r}")
     globals()[name] = value

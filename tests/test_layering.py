@@ -26,7 +26,7 @@ ARROWS = {
     "methods": {"bayes", "layers", "graph", "metrics"},
     "run": {"bayes", "layers", "zoo", "graph", "metrics", "io", "methods"},
     "cli": {"run"},
-    "__init__": {"run"},
+    "__init__": {"run", "methods"},
     "__main__": {"cli"},
 }
 # Of others, at any depth.

@@ -19,6 +19,7 @@ __all__ = ["COMMANDS", "build_app"]
 # module's EXAMPLE, made by `bnnkit.cli.help.example`, ends the help.
 COMMANDS: list[tuple[str, str, str]] = [
     ("prune", "bnnkit.cli.prune", "prune"),
+    ("sbn-fit", "bnnkit.cli.sbn_fit", "sbn_fit"),
     ("inspect", "bnnkit.cli.inspect", "inspect"),
     ("eval", "bnnkit.cli.evaluate", "evaluate"),
     ("bench", "bnnkit.cli.bench", "bench"),

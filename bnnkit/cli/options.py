@@ -19,6 +19,7 @@ __all__ = [
     "AsJson",
     "Augment",
     "BatchSize",
+    "Classes",
     "Data",
     "DataRoot",
     "Device",
@@ -37,6 +38,7 @@ __all__ = [
     "TrustPickle",
     "data_spec",
     "model_spec",
+    "parse_classes",
     "parse_counts",
     "parse_numbers",
     "parse_shape",
@@ -130,6 +132,14 @@ Normalize = Annotated[
         metavar="NAME",
         rich_help_panel=_DATA,
         help=f"In place of --mean and --std: {', '.join(NORMALIZATIONS)}.",
+    ),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,NAME",
+        rich_help_panel=_DATA,
+        help="Use only these classes, by name or number, and renumber labels in this order.",
     ),
 ]
 Limit = Annotated[
@@ -274,6 +284,28 @@ def parse_counts(text: str, option: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(counts))
 
 
+def parse_classes(text: str | None) -> tuple[str, ...] | None:
+    """Read `cat,dog,3`; None stays None.
+
+    Raises:
+        UsageError: A part is empty.
+
+    >>> parse_classes("cat, dog")
+    ('cat', 'dog')
+    """
+    if text is None:
+        return None
+    words = tuple(part.strip() for part in text.split(","))
+    if not all(words):
+        raise UsageError(
+            "Reading --classes",
+            repr(text),
+            "it is names or numbers of classes, with commas between them",
+            "Use --classes cat,dog, or --classes 3,5.",
+        )
+    return words
+
+
 def model_spec(
     file: Path | str | None,
     *,
@@ -312,6 +344,7 @@ def data_spec(
     std: str | None = None,
     normalize: str | None = None,
     limit: int | None = None,
+    classes: str | None = None,
     input_shape: str | tuple[int, ...] | None = None,
     split_seed: int = 0,
     augment: str = "auto",
@@ -319,7 +352,8 @@ def data_spec(
     """Turn the data options into a specification.
 
     Raises:
-        UsageError: A number cannot be read, the preset is not known, or both were given.
+        UsageError: A number or the list of classes cannot be read, the preset is not known, or
+            both it and numbers were given.
     """
     shape = parse_shape(input_shape) if isinstance(input_shape, str) else input_shape
     means, stds = parse_numbers(mean, "--mean"), parse_numbers(std, "--std")
@@ -349,4 +383,5 @@ def data_spec(
         split_seed=split_seed,
         limit=limit,
         augment=augment,
+        classes=parse_classes(classes),
     )

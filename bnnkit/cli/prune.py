@@ -92,6 +92,7 @@ def prune(
     mean: opt.Mean = None,
     std: opt.Std = None,
     normalize: opt.Normalize = None,
+    classes: opt.Classes = None,
     limit: opt.Limit = None,
     augment: opt.Augment = "auto",
     method: Annotated[
@@ -305,6 +306,7 @@ def prune(
         mean=mean,
         std=std,
         normalize=normalize,
+        classes=classes,
         limit=limit,
         augment=augment,
         split_seed=seed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from bnnkit.run import digest
+from bnnkit.run import digest, uncertainty_digest
 from bnnkit.run.wording import as_float, clean
 from bnnkit.spec.report import Report
 
@@ -19,16 +19,6 @@ __all__ = ["draw", "render", "render_gates"]
 
 _MOST_ROWS = 40
 _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow", "missing": "yellow"}
-_Maker = Callable[[Mapping[str, Any]], digest.Table | None]
-_MAKERS: tuple[_Maker, ...] = (
-    digest.curve_table,
-    digest.kept_table,
-    digest.locked_table,
-    digest.latency_table,
-    digest.quality_table,
-    digest.checks_table,
-    digest.gates_table,
-)
 
 
 def _draw_plain(table: digest.Table, console: Console) -> None:
@@ -53,21 +43,22 @@ def _draw_rich(table: digest.Table, console: Console) -> None:
     """Draw a table in the width of the terminal: intervals go below where it is too narrow."""
     columns = zip(table.columns, *table.rows, strict=True)
     width = sum(max(map(len, column)) + 2 for column in columns)
-    rows = table.rows
+    heads, rows = [column.removeprefix(">") for column in table.columns], table.rows
     if width > console.width:
+        heads = [head.replace(", ", ",\n") for head in heads]
         rows = tuple(tuple(cell.replace(" [", "\n[") for cell in row) for row in rows)
     grid = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in table.columns:
+    for column, head in zip(table.columns, heads, strict=True):
         right = column.startswith(">")
         grid.add_column(
-            Text(column.removeprefix(">")),
+            Text(head),
             justify="right" if right else "left",
             overflow="fold",
             no_wrap=right,
         )
     verdict = table.columns.index("verdict") if "verdict" in table.columns else -1
-    for row in rows:
-        cells = [Text(cell) for cell in row]
+    for i, row in enumerate(rows):
+        cells = [Text(cell, style="bold" if i in table.marked else "") for cell in row]
         if verdict >= 0:
             cells[verdict].stylize(_COLOURS.get(row[verdict], ""))
         grid.add_row(*cells)
@@ -108,6 +99,27 @@ def _kept_table(body: Mapping[str, Any]) -> digest.Table | None:
     return replace(short, note=note)
 
 
+def _tables(body: Mapping[str, Any]) -> Iterator[digest.Table | None]:
+    """Yield every table up to the comparison of methods, in the order of reading."""
+    yield digest.curve_table(body)
+    yield _kept_table(body)
+    yield digest.locked_table(body)
+    yield uncertainty_digest.fit_table(body)
+    yield digest.latency_table(body)
+    yield from uncertainty_digest.ood_tables(body)
+    yield digest.quality_table(body)
+    yield uncertainty_digest.methods_table(body)
+
+
+def _draw_verdict(body: Mapping[str, Any], console: Console) -> None:
+    """Write the sentences below the comparison of methods; a line of a log is never broken."""
+    sentences = uncertainty_digest.verdict(body)
+    for sentence in sentences:
+        console.print(Text(sentence), highlight=False, soft_wrap=not console.is_terminal)
+    if sentences:
+        console.line()
+
+
 def render(report: Report, console: Console) -> None:
     """Write a report's sections for a person, the verdict last where the eye is.
 
@@ -126,8 +138,11 @@ def render(report: Report, console: Console) -> None:
         console.print(f"Note: {note}", highlight=False, markup=False, soft_wrap=True)
     if digest.notes(body):
         console.line()
-    for make in _MAKERS:
-        table = _kept_table(body) if make is digest.kept_table else make(body)
+    for table in _tables(body):
+        if table is not None:
+            draw(table, console)
+    _draw_verdict(body, console)
+    for table in (digest.checks_table(body), digest.gates_table(body)):
         if table is not None:
             draw(table, console)
 

@@ -23,9 +23,12 @@ from bnnkit.spec import Plan
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["PLAN_KEY", "Checkpoint", "read_checkpoint"]
+__all__ = ["NOISE_PREFIX", "PLAN_KEY", "Checkpoint", "read_checkpoint"]
 
 PLAN_KEY = "bnnkit.plan"
+
+NOISE_PREFIX = "bnnkit.noise."
+"""How the tensors of a model's noise are called, beside its weights."""
 
 
 @dataclass
@@ -39,6 +42,7 @@ class Checkpoint:
         plan: The rewrite that the file carries.
         module: The module itself, where a trusted pickle gave one.
         prefix: What was stripped from the front of every name.
+        noise: Tensors of the noise that the plan describes, by their own names.
     """
 
     info: FileInfo
@@ -47,6 +51,7 @@ class Checkpoint:
     plan: Plan | None = None
     module: nn.Module | None = None
     prefix: str = ""
+    noise: dict[str, Tensor] = field(default_factory=dict)
 
 
 def read_checkpoint(
@@ -227,12 +232,17 @@ def _finish(
         raise FileFault("no tensors", "there are no weights in the file", "Name the weights file")
     for name, tensor in tensors.items():
         _check_finite(name, tensor)
+    noise = {}
+    if plan is not None and plan.noise is not None:
+        noise = {k: v for k, v in tensors.items() if k.startswith(NOISE_PREFIX)}
+        tensors = {k: v for k, v in tensors.items() if k not in noise}
     named, prefix, counters = strip_prefixes(tensors)
     if prefix:
         notes.append(f"The prefix {prefix!r} was stripped from every name.")
     if counters:
         notes.append(f"Counters of an averaging wrapper were ignored: {', '.join(counters)}.")
-    return Checkpoint(info, named, notes, plan, module, prefix)
+    own = {name.removeprefix(NOISE_PREFIX): tensor for name, tensor in noise.items()}
+    return Checkpoint(info, named, notes, plan, module, prefix, own)
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from bnnkit.errors import DataError, UsageError, did_you_mean
 from bnnkit.io.datasets.arrays import read_npz
+from bnnkit.io.datasets.classes import check_count, class_indices, only_classes
 from bnnkit.io.datasets.factory import read_factory
 from bnnkit.io.datasets.fit import augmentation, fit_shapes
-from bnnkit.io.datasets.folder import read_folder
+from bnnkit.io.datasets.folder import folder_classes, read_folder
 from bnnkit.io.datasets.named import NAMES, canonical_name, read_named
 from bnnkit.io.datasets.normalise import normalisation
 from bnnkit.io.datasets.source import Part, Source
@@ -21,7 +22,7 @@ from bnnkit.io.datasets.split import Preprocess, Split
 from bnnkit.io.datasets.subsets import random_rows, stratified_rows
 from bnnkit.spec import DataSpec
 
-__all__ = ["Dataset", "Split", "load_data"]
+__all__ = ["Dataset", "Split", "load_data", "other_classes"]
 
 TEST_SHARE = 0.2
 """Share of each class that becomes the test part where data come without one."""
@@ -44,7 +45,7 @@ class Dataset:
         classes_known: False where the classes were counted from the labels that are present.
         input_shape: Shape of one input as the model receives it.
         fingerprint: 16 hex digits over all labels and a sample of the stored inputs.
-        notes: What was split, resized, repeated or measured.
+        notes: What was split, left out, resized, repeated or measured.
     """
 
     name: str
@@ -73,8 +74,11 @@ def load_data(spec: DataSpec) -> Dataset:
         UsageError: An option of the specification has no meaning.
     """
     _check(spec)
-    source = _open(spec)
-    parts = _parts(source, spec)
+    generator = torch.Generator().manual_seed(spec.split_seed)
+    source = _with_test(_open(spec), spec, generator)
+    if spec.classes is not None:  # after the split: an example is in one part whatever is chosen
+        source = only_classes(source, spec.classes)
+    parts = _limited(source, spec.limit, generator)
     have = parts[0].images.shape
     fit = fit_shapes(have, spec.input_shape, source.name)
     (train, test), size = fit.apply(parts)
@@ -107,6 +111,50 @@ def load_data(spec: DataSpec) -> Dataset:
     )
 
 
+def other_classes(spec: DataSpec) -> DataSpec:
+    """Name the same data with the classes that a specification leaves out.
+
+    A folder without a normalisation of its own is measured on the classes that are loaded: to
+    show these to a model, set `mean` and `std` to those of the data that it was trained on.
+
+    Args:
+        spec: Data restricted to some classes.
+
+    Returns:
+        The specification with the other classes, in the order of the data.
+
+    Raises:
+        DataError: The data cannot be read, or have no such class.
+        UsageError: It is not restricted, or leaves out fewer than two classes.
+    """
+    if spec.classes is None:
+        raise UsageError(
+            f"Taking the other classes of {spec.name!r}",
+            "all classes are in use",
+            "there are no others",
+            "Choose the classes to use, such as --classes 0,1,2,3,4.",
+        )
+    names = _class_names(spec)
+    chosen = set(class_indices(spec.name, names, spec.classes))
+    others = tuple(name for i, name in enumerate(names) if i not in chosen)
+    if len(others) < 2:
+        raise UsageError(
+            f"Taking the other classes of {spec.name!r}",
+            f"{len(others)} of {len(names)} left out",
+            "fewer than two classes are no data set",
+            "Use fewer classes.",
+        )
+    return replace(spec, classes=others)
+
+
+def _class_names(spec: DataSpec) -> tuple[str, ...]:
+    """Return the names of all classes; a folder's without decoding its images."""
+    path = Path(spec.name).expanduser()
+    if canonical_name(spec.name) is None and path.is_dir():
+        return folder_classes(path)
+    return _open(spec).classes
+
+
 def _check(spec: DataSpec) -> None:
     """Refuse options without a meaning before anything is read."""
     if spec.augment not in _AUGMENT:
@@ -115,6 +163,8 @@ def _check(spec: DataSpec) -> None:
         )
     if spec.limit is not None and spec.limit < 1:
         raise UsageError("Limiting the data", f"{spec.limit} examples", "it must be 1 or more")
+    if spec.classes is not None:
+        check_count(spec.classes)
     if spec.input_shape is not None and (
         len(spec.input_shape) not in (1, 3) or min(spec.input_shape) < 1
     ):
@@ -149,27 +199,34 @@ def _open(spec: DataSpec) -> Source:
     )
 
 
-def _parts(source: Source, spec: DataSpec) -> tuple[Part, Part]:
-    """Split where there is no test part, and keep a random subset where there is a limit."""
-    generator = torch.Generator().manual_seed(spec.split_seed)
-    train, test = source.train, source.test
-    if test is None:
-        stays, held = stratified_rows(train.labels, TEST_SHARE, generator)
-        if not len(held):
-            raise DataError(
-                f"Splitting {source.name!r}",
-                f"{len(train)} examples, one a class",
-                "nothing can be held out for a test",
-            )
-        train, test = train.select(stays), train.select(held)
-        source.notes.append(
-            f"no test part: {TEST_SHARE:.0%} of each class held out, seed {spec.split_seed}"
+def _with_test(source: Source, spec: DataSpec, generator: torch.Generator) -> Source:
+    """Split where there is no test part."""
+    if source.test is not None:
+        return source
+    stays, held = stratified_rows(source.train.labels, TEST_SHARE, generator)
+    if not len(held):
+        raise DataError(
+            f"Splitting {source.name!r}",
+            f"{len(source.train)} examples, one a class",
+            "nothing can be held out for a test",
         )
-    if spec.limit is None:
-        return train, test
+    note = f"no test part: {TEST_SHARE:.0%} of each class held out, seed {spec.split_seed}"
+    return replace(
+        source,
+        train=source.train.select(stays),
+        test=source.train.select(held),
+        notes=[*source.notes, note],
+    )
+
+
+def _limited(source: Source, limit: int | None, generator: torch.Generator) -> tuple[Part, Part]:
+    """Keep a random subset of each part where there is a limit."""
+    assert source.test is not None  # split off where the data came without one
+    if limit is None:
+        return source.train, source.test
     first, second = (
-        p.select(random_rows(len(p), spec.limit, generator)) if len(p) > spec.limit else p
-        for p in (train, test)
+        p.select(random_rows(len(p), limit, generator)) if len(p) > limit else p
+        for p in (source.train, source.test)
     )
     return first, second
 

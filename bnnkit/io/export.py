@@ -8,7 +8,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from bnnkit.errors import ArtefactError, BnnkitError, FileRefusedError
 from bnnkit.graph.outputs import main_output
 from bnnkit.io.atomic import atomic_path
+from bnnkit.io.checkpoint import NOISE_PREFIX, PLAN_KEY
 from bnnkit.spec import Plan
 
 __all__ = ["OPSET", "Written", "check_onnx", "write_onnx", "write_pt2", "write_safetensors"]
@@ -48,13 +49,25 @@ class Written:
     notes: tuple[str, ...] = ()
 
 
-def write_onnx(module: nn.Module, example: Tensor, path: str | Path) -> Written:
+def write_onnx(
+    module: nn.Module,
+    example: Tensor,
+    path: str | Path,
+    *,
+    noise: Tensor | None = None,
+    outputs: Sequence[str] = ("output",),
+    metadata: Mapping[str, str] | None = None,
+) -> Written:
     """Write a module as one ONNX file: input `input`, output `output`, dynamic batch.
 
     Args:
         module: The model; its training flags are what they were afterwards.
         example: One batch of inputs, `[b, ...]`.
         path: The file to appear.
+        noise: Noise `[k, ...]` that the module takes after its inputs: a second input `noise`,
+            whose first axis `samples` is dynamic as well.
+        outputs: Names of the outputs; of a module that answers with a tuple, one each.
+        metadata: Properties of the file.
 
     Returns:
         The file; its notes say where the batch had to stay fixed, or the opset differs.
@@ -72,21 +85,22 @@ def write_onnx(module: nn.Module, example: Tensor, path: str | Path) -> Written:
         )
 
     try:
-        program, shapes, notes = _capture(module, example)
+        examples = (example,) if noise is None else (example, noise)
+        program, shapes, notes = _capture(module, examples, main=len(outputs) == 1)
         with _silence():
             converted = torch.onnx.export(
                 program,
-                (program.example_inputs[0][0],),
+                tuple(program.example_inputs[0]),
                 dynamo=True,
                 external_data=False,
                 dynamic_shapes=shapes,
-                input_names=["input"],
-                output_names=["output"],
+                input_names=["input", "noise"][: len(examples)],
+                output_names=list(outputs),
                 opset_version=OPSET,
                 verbose=False,
             )
         assert converted is not None  # dynamo=True always returns one
-        return _save_onnx(converted.model_proto, Path(path), notes)
+        return _save_onnx(converted.model_proto, Path(path), notes, metadata or {})
     except BnnkitError:
         raise
     except Exception as error:
@@ -108,7 +122,7 @@ def write_pt2(module: nn.Module, example: Tensor, path: str | Path) -> Written:
         ArtefactError: The model cannot be exported.
     """
     try:
-        program, _, notes = _capture(module, example)
+        program, _, notes = _capture(module, (example,))
         for node in program.graph.nodes:  # paths of this machine stay here
             node.meta.pop("stack_trace", None)
         with atomic_path(path) as part, _silence():
@@ -120,13 +134,19 @@ def write_pt2(module: nn.Module, example: Tensor, path: str | Path) -> Written:
         raise _refusal(_ASKED_PT2, error, "--no-pt2") from error
 
 
-def write_safetensors(module: nn.Module, path: str | Path, plan: Plan | None = None) -> Written:
+def write_safetensors(
+    module: nn.Module,
+    path: str | Path,
+    plan: Plan | None = None,
+    noise: Mapping[str, Tensor] | None = None,
+) -> Written:
     """Write a module's tensors as safetensors, the plan in the metadata.
 
     Args:
         module: The model.
         path: The file to appear.
         plan: What was removed from the architecture; None where nothing was.
+        noise: Tensors of the noise that the plan describes.
 
     Returns:
         The file; its notes name tensors that were stored twice or left out.
@@ -137,7 +157,9 @@ def write_safetensors(module: nn.Module, path: str | Path, plan: Plan | None = N
     from safetensors.torch import save_file
 
     tensors, notes = _plain_tensors(module)
-    metadata = {"format": "pt"} | ({"bnnkit.plan": plan.to_json()} if plan else {})
+    for name, tensor in (noise or {}).items():
+        tensors[NOISE_PREFIX + name] = tensor.detach().cpu().contiguous()
+    metadata = {"format": "pt"} | ({PLAN_KEY: plan.to_json()} if plan else {})
     try:
         with atomic_path(path) as part:
             save_file(tensors, part, metadata=metadata)
@@ -185,9 +207,16 @@ def check_onnx(path: str | Path) -> None:
             )
 
 
-def _save_onnx(proto: Any, path: Path, notes: list[str]) -> Written:  # noqa: ANN401
+def _save_onnx(
+    proto: Any,  # noqa: ANN401
+    path: Path,
+    notes: list[str],
+    metadata: Mapping[str, str],
+) -> Written:
     """Write and check an ONNX model, without the exporter's traces of the source files."""
     import onnx
+
+    onnx.helper.set_model_props(proto, dict(metadata))
 
     for node in proto.graph.node:
         node.ClearField("metadata_props")
@@ -203,24 +232,30 @@ def _save_onnx(proto: Any, path: Path, notes: list[str]) -> Written:  # noqa: AN
 
 
 def _capture(
-    module: nn.Module, example: Tensor
+    module: nn.Module, examples: tuple[Tensor, ...], *, main: bool = True
 ) -> tuple[torch.export.ExportedProgram, tuple[Any, ...] | None, list[str]]:
     """Capture with a dynamic batch, or with the example's where the model's code fixes it."""
     # torch.export takes sizes 0 and 1 for constants
-    wide = torch.cat([example, example]) if len(example) == 1 else example
-    shapes = ({0: torch.export.Dim("batch")},)
-    with _exportable(module) as model, _silence():
+    wide = tuple(torch.cat([x, x]) if len(x) == 1 else x for x in examples)
+    axes = ("batch", "samples")
+    shapes = tuple({0: torch.export.Dim(axis)} for axis, _ in zip(axes, examples, strict=False))
+    with _exportable(module, main) as model, _silence():
         try:
-            program = torch.export.export(model, (wide.detach().cpu(),), dynamic_shapes=shapes)
+            program = torch.export.export(model, _on_cpu(wide), dynamic_shapes=shapes)
             _check_rows(program)
             return program, shapes, []
         except Exception as error:
             first = error
         try:
-            program = torch.export.export(model, (example.detach().cpu(),))
+            program = torch.export.export(model, _on_cpu(examples))
         except Exception as error:
             raise error from first
-    return program, None, [f"The batch size is fixed at {len(example)}: {_first_line(first)}"]
+    return program, None, [f"The batch size is fixed at {len(examples[0])}: {_first_line(first)}"]
+
+
+def _on_cpu(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return the values on the CPU, without their history."""
+    return tuple(x.detach().cpu() for x in tensors)
 
 
 def _check_rows(program: torch.export.ExportedProgram) -> None:
@@ -233,13 +268,15 @@ def _check_rows(program: torch.export.ExportedProgram) -> None:
 
 
 @contextlib.contextmanager
-def _exportable(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the module on the CPU, in eval mode, answering with its main output only."""
+def _exportable(module: nn.Module, main: bool) -> Iterator[nn.Module]:
+    """Yield the module on the CPU, in eval mode, answering with its main output or with all."""
     tensors = [*module.parameters(), *module.buffers()]
     model = copy.deepcopy(module).cpu() if any(t.device.type != "cpu" for t in tensors) else module
     flags = [(m, m.training) for m in model.modules()]
     # a hook, and not a wrapper, so that the names of the tensors stay the owner's
-    hook = model.register_forward_hook(lambda _m, _args, output: main_output(output))
+    hook = model.register_forward_hook(
+        lambda _m, _args, output: main_output(output) if main else output
+    )
     try:
         with torch.no_grad():
             yield model.eval()

@@ -30,11 +30,24 @@ from bnnkit.io.matching import (
 )
 from bnnkit.io.planned import complete, override, planned_spec
 from bnnkit.io.trust import remember
-from bnnkit.spec import ModelSpec, Plan
+from bnnkit.spec import ModelSpec, NoisePlan, Plan
 
-__all__ = ["LoadedModel", "load_model"]
+__all__ = ["LoadedModel", "Noise", "load_model"]
 
 _HALF = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """The batch-norm noise of a file: its description, and its numbers.
+
+    Args:
+        plan: What varies and how.
+        tensors: The buffers of the sampler, by name.
+    """
+
+    plan: NoisePlan
+    tensors: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +61,7 @@ class LoadedModel:
         notes: What was stripped, assumed or converted, one sentence each.
         keys: How the file's tensors met the module's names.
         plan: The rewrite that the file carried; the module is slim then.
+        noise: The noise that the file carried; the module is the net without it.
     """
 
     module: nn.Module
@@ -55,6 +69,7 @@ class LoadedModel:
     notes: list[str] = field(default_factory=list)
     keys: KeyReport = field(default_factory=KeyReport)
     plan: Plan | None = None
+    noise: Noise | None = None
 
     @property
     def form(self) -> str:
@@ -176,7 +191,8 @@ def _load_planned(
     model = replace(
         plan.model, arch=spec.arch, arch_args=spec.arch_args, arch_digest=spec.arch_digest
     )
-    return LoadedModel(module, spec, notes, report, replace(plan, model=model))
+    noise = None if plan.noise is None else Noise(plan.noise, checkpoint.noise)
+    return LoadedModel(module, spec, notes, report, replace(plan, model=model, noise=None), noise)
 
 
 def _fill(

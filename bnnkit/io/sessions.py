@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ from bnnkit.errors import FileRefusedError, UsageError
 from bnnkit.graph.outputs import MAIN_KEYS
 from bnnkit.io.export import check_onnx
 
-__all__ = ["OnnxModel"]
+__all__ = ["NOISE_KEY", "OnnxModel"]
+
+NOISE_KEY = "bnnkit.noise"
+"""Property of an ONNX file with a `noise` input: JSON with its `samples`, `size` and `seed`."""
+
+_MOST_NOISE = 1 << 28
 
 _DTYPES = {
     "tensor(float)": torch.float32,
@@ -45,7 +51,8 @@ class OnnxModel:
         self._session = _session(Path(path), device, threads)
         self.device = "cpu" if self._session.get_providers()[0].startswith("CPU") else "cuda"
         inputs = self._session.get_inputs()
-        if len(inputs) != 1 or inputs[0].type not in _DTYPES:
+        self._noise = _seeded_noise(self._session) if len(inputs) == 2 else None
+        if (len(inputs) != 1 and self._noise is None) or inputs[0].type not in _DTYPES:
             raise FileRefusedError(
                 f"Opening {str(path)!r}",
                 ", ".join(f"input {i.name!r} of {i.type}" for i in inputs) or "no input",
@@ -72,6 +79,8 @@ class OnnxModel:
             list(x.shape),
             x.data_ptr(),
         )
+        if self._noise is not None:
+            binding.bind_cpu_input("noise", self._noise)
         binding.bind_output(self._output, "cpu")
         try:
             self._session.run_with_iobinding(binding)
@@ -83,6 +92,21 @@ class OnnxModel:
                 "Export the model again, and let it take any batch size.",
             ) from error
         return torch.from_numpy(binding.get_outputs()[0].numpy())
+
+
+def _seeded_noise(session: Any) -> Any:  # noqa: ANN401 - optional
+    """Return the noise that a stochastic model of ours answers with by default, or None."""
+    found = session.get_modelmeta().custom_metadata_map.get(NOISE_KEY)
+    if found is None or session.get_inputs()[1].name != "noise":
+        return None
+    try:
+        recipe = {key: int(value) for key, value in json.loads(found).items()}
+        if not 0 < recipe["samples"] * recipe["size"] <= _MOST_NOISE:
+            return None
+        generator = torch.Generator().manual_seed(recipe["seed"])
+        return torch.randn(recipe["samples"], recipe["size"], generator=generator).numpy()
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError):
+        return None  # somebody else's file: it is refused for its second input
 
 
 def _session(path: Path, device: str, threads: int | None) -> Any:  # noqa: ANN401 - optional

@@ -5,7 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["BINS", "ECE", "ECE_EQUAL_MASS", "binned_gap", "calibration_each", "ece"]
+__all__ = [
+    "BINS",
+    "ECE",
+    "ECE_EQUAL_MASS",
+    "binned_gap",
+    "calibration_each",
+    "ece",
+    "equal_mass_gap",
+]
 
 ECE = "ece"
 ECE_EQUAL_MASS = "ece_equal_mass"
@@ -46,12 +54,29 @@ def binned_gap(confidence: Tensor, gap: Tensor, rows: Tensor) -> Tensor:
     return sums.view(r, BINS).abs().sum(1) / m
 
 
+def equal_mass_gap(confidence: Tensor, gap: Tensor, rows: Tensor) -> Tensor:
+    """Return the calibration error of resamples with bins of as many inputs each.
+
+    Args:
+        confidence: `[n]`.
+        gap: Confidence minus correctness `[n]`.
+        rows: Rows of each resample `[r, m]`.
+
+    Returns:
+        float64 `[r]`, for 15 bins, or `m` where that is less.
+    """
+    order = confidence[rows].argsort(dim=1, stable=True)
+    sorted_gaps = gap[rows].gather(1, order)
+    bins = torch.tensor_split(sorted_gaps, min(BINS, rows.shape[1]), dim=1)
+    return torch.stack([part.sum(1).abs() for part in bins]).sum(0) / rows.shape[1]
+
+
 def ece(log_probs: Tensor, labels: Tensor) -> dict[str, float]:
     """Return the calibration error as a share, with bins of equal width and of equal mass."""
     confidence, gap = calibration_each(log_probs, labels)
     n = len(gap)
-    mass = torch.tensor_split(gap[confidence.argsort(stable=True)], min(BINS, n))
+    rows = torch.arange(n)[None]
     return {
-        ECE: float(binned_gap(confidence, gap, torch.arange(n)[None])[0]),
-        ECE_EQUAL_MASS: float(sum(float(part.sum().abs()) for part in mass) / n),
+        ECE: float(binned_gap(confidence, gap, rows)[0]),
+        ECE_EQUAL_MASS: float(equal_mass_gap(confidence, gap, rows)[0]),
     }

@@ -45,12 +45,14 @@ class Table:
         columns: Headings; those that begin with `>` hold numbers and are set to the right.
         rows: Cells, as many as there are columns.
         note: A sentence below it.
+        marked: Rows to be set apart.
     """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+    marked: frozenset[int] = frozenset()
 
 
 def section(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -65,7 +67,13 @@ def rows_of(body: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     return [row for row in found if isinstance(row, Mapping)] if isinstance(found, list) else []
 
 
-_FIGURES = (("error", "error"), ("nll", "NLL"), ("ece", "ECE"), ("brier", "Brier score"))
+_FIGURES = (
+    ("error", "error"),
+    ("nll", "NLL"),
+    ("ece", "ECE"),
+    ("ece_equal_mass", "ECE, equal mass"),
+    ("brier", "Brier score"),
+)
 _COUNTS: tuple[tuple[str, str, str, Callable[[object], str], str], ...] = (
     ("parameters", "parameters", "parameters", count_text, "fewer"),
     ("macs", "MACs", "macs", lambda n: count_text(n, "MACs"), "fewer"),
@@ -74,7 +82,7 @@ _COUNTS: tuple[tuple[str, str, str, Callable[[object], str], str], ...] = (
 
 
 def quality_table(body: Mapping[str, Any]) -> Table | None:
-    """Return error, calibration and size: original against slim where both were measured."""
+    """Return error, calibration and size: original against new where both were measured."""
     original, slim = section(body, "original"), section(body, "slim")
     paired, ratios = section(body, "paired"), section(body, "ratios")
     if not slim:
@@ -98,8 +106,9 @@ def quality_table(body: Mapping[str, Any]) -> Table | None:
     if not original:
         alone = tuple((name, value, n) for name, _, value, _, n in rows)
         return Table("Measured", ("", ">value", ">n"), alone, note)
-    columns = ("", ">original", ">slim", ">change", ">n")
-    return Table("Original against slim", columns, tuple(rows), note)
+    new = "stochastic" if body.get("command") == "sbn-fit" else "slim"
+    columns = ("", ">original", f">{new}", ">change", ">n")
+    return Table(f"Original against {new}", columns, tuple(rows), note)
 
 
 def _level_note(*figures: object) -> str:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bnnkit.errors import DataError
+from bnnkit.graph.capture import preserved_modes
+from bnnkit.graph.outputs import main_output
 from bnnkit.io.data import Dataset, Split
 from bnnkit.metrics import (
     BRIER,
     ECE,
+    ECE_EQUAL_MASS,
     ERROR,
     NLL,
     binned_gap,
     bootstrap_interval,
     brier_each,
     calibration_each,
+    equal_mass_gap,
     error_each,
     log_probabilities,
     mean_interval,
@@ -28,7 +32,16 @@ from bnnkit.metrics import (
 )
 from bnnkit.spec import Quantity
 
-__all__ = ["Predictions", "check_fit", "check_outputs", "compare", "measure", "predictions"]
+__all__ = [
+    "Predictions",
+    "check_fit",
+    "check_outputs",
+    "classes_of",
+    "compare",
+    "measure",
+    "measure_equal_mass",
+    "predictions",
+]
 
 _RISE = "_rise"
 
@@ -93,6 +106,12 @@ def check_outputs(outputs: int, split: Split) -> None:
     )
 
 
+def classes_of(module: nn.Module, inputs: Tensor) -> int:
+    """Return how many classes a model tells apart, from its answer to some inputs `[b, ...]`."""
+    with preserved_modes(module), torch.no_grad():
+        return log_probabilities(main_output(module.eval()(inputs))).shape[1]
+
+
 def predictions(
     predictor: Callable[[Tensor], Tensor],
     split: Split,
@@ -141,20 +160,32 @@ def measure(found: Predictions, *, level: float = 0.95) -> dict[str, Quantity]:
     """
     p, y, n = found.log_probs, found.labels, len(found)
     share = float(error_each(p, y).mean())
-    confidence, gap = calibration_each(p, y)
-    low, high = bootstrap_interval(
-        lambda rows: binned_gap(confidence, gap, rows), n, level=level, generator=_generator()
-    )
-    calibration = float(binned_gap(confidence, gap, torch.arange(n)[None])[0])
     ends = wilson_interval(share, n, level=level)
     return {
         ERROR: _quantity(100 * share, "%", n, [100 * v for v in ends], level),
         NLL: _mean(nll_each(p, y), "nats", level),
-        ECE: _quantity(
-            100 * calibration, "%", n, [100 * max(0.0, low), 100 * min(1.0, high)], level
-        ),
+        ECE: _calibration([found], binned_gap, level),
         BRIER: _mean(brier_each(p, y), "", level),
     }
+
+
+def measure_equal_mass(
+    found: Predictions, original: Predictions | None = None, *, level: float = 0.95
+) -> dict[str, Quantity]:
+    """Measure the calibration error (%) with bins of as many inputs each, and its rise.
+
+    Args:
+        found: Predictions of one model.
+        original: Those of a reference on the same inputs.
+        level: Confidence of the intervals.
+
+    Returns:
+        `ece_equal_mass`; `ece_equal_mass_rise` (points) where there is a reference.
+    """
+    out = {ECE_EQUAL_MASS: _calibration([found], equal_mass_gap, level)}
+    if original is not None:
+        out[ECE_EQUAL_MASS + _RISE] = _calibration([original, found], equal_mass_gap, level)
+    return out
 
 
 def compare(
@@ -189,22 +220,30 @@ def compare(
         d = paired_difference(each(original.log_probs, y), each(slim.log_probs, y), level=level)
         ends = [scale * d["low"], scale * d["high"]]
         out[key + _RISE] = _quantity(scale * d["value"], unit, len(y), ends, level)
-    out[ECE + _RISE] = _ece_rise(original, slim, level)
+    out[ECE + _RISE] = _calibration([original, slim], binned_gap, level)
     return out
 
 
-def _ece_rise(original: Predictions, slim: Predictions, level: float) -> Quantity:
-    """Resample the same inputs for both models."""
-    terms = [calibration_each(p.log_probs, p.labels) for p in (original, slim)]
+def _calibration(
+    models: Sequence[Predictions], error: Callable[[Tensor, Tensor, Tensor], Tensor], level: float
+) -> Quantity:
+    """Measure one model's calibration error, or its rise from the first model to the second.
 
-    def rise(rows: Tensor) -> Tensor:
-        before, after = (binned_gap(*term, rows) for term in terms)
-        return after - before
+    The same inputs are resampled for both.
+    """
+    terms = [calibration_each(p.log_probs, p.labels) for p in models]
 
-    n = len(original)
-    low, high = bootstrap_interval(rise, n, level=level, generator=_generator())
-    value = float(rise(torch.arange(n)[None])[0])
-    return _quantity(100 * value, "points", n, [100 * low, 100 * high], level)
+    def statistic(rows: Tensor) -> Tensor:
+        found = [error(*term, rows) for term in terms]
+        return found[1] - found[0] if len(found) > 1 else found[0]
+
+    n, alone = len(models[0]), len(models) == 1
+    low, high = bootstrap_interval(statistic, n, level=level, generator=_generator())
+    value = float(statistic(torch.arange(n)[None])[0])
+    if alone:
+        low, high = max(0.0, low), min(1.0, high)
+    unit = "%" if alone else "points"
+    return _quantity(100 * value, unit, n, [100 * low, 100 * high], level)
 
 
 def _mean(values: Tensor, unit: str, level: float) -> Quantity:

@@ -21,6 +21,7 @@ from bnnkit.io.sessions import OnnxModel
 from bnnkit.io.sniff import FileInfo, FileKind, sniff, vet
 from bnnkit.run.provenance import public_argv
 from bnnkit.run.setup import as_model_spec
+from bnnkit.run.stochastic import as_stochastic
 from bnnkit.spec import ModelSpec, Plan
 
 __all__ = [
@@ -105,11 +106,12 @@ def open_form(
     if info is not None and info.kind in _PROGRAMS and not tensors_only:
         return _open_program(spec, info, name, device, threads)
     loaded = load_model(spec, seed=seed)
-    predictor = open_predictor(loaded.module, name=name or _file_name(spec), device=device)
+    module = as_stochastic(loaded)
+    predictor = open_predictor(module, name=name or _file_name(spec), device=device)
     return Opened(
         predictor=predictor,
         spec=loaded.spec,
-        module=loaded.module,
+        module=module,
         input_shape=loaded.spec.input_shape,
         bytes=info.bytes if info is not None else None,
         plan=loaded.plan,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bnnkit.run import digest, plots
+from bnnkit.run import digest, plots, uncertainty_digest, uncertainty_html
 from bnnkit.run.wording import (
     as_float,
     bytes_text,
@@ -23,7 +23,7 @@ from bnnkit.spec.report import Report
 
 __all__ = ["command_line", "render_html"]
 
-_TEMPLATE = Path(__file__).parent / "templates" / "report.html.j2"
+_TEMPLATES = Path(__file__).parent / "templates"
 _MOST_HISTOGRAMS = 24
 _CURVES = (
     ("loss", "Loss", False),
@@ -39,6 +39,7 @@ _HAPPENED = {
     "train": "How the training went",
     "export": "The exported forms, compared on real inputs",
     "inspect": "What may be removed from the model",
+    "sbn-fit": "Predictions averaged over the noise of the batch statistics",
 }
 
 
@@ -116,6 +117,13 @@ def _speed_card(body: Mapping[str, Any]) -> list[dict[str, str]]:
     if len(found) > 1:
         sub += f"; worst of {len(found)}: {worst[0]:.2f}x at {worst[2]}"
     return [{"title": "Best speedup", "big": f"{best[0]:.2f}x", "sub": sub}]
+
+
+def _cards(body: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the verdict figures of the command."""
+    if body.get("command") == "sbn-fit":
+        return uncertainty_html.cards(body)
+    return _quality_cards(body) + _size_cards(body) + _speed_card(body)
 
 
 def _kept_bars(body: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -235,23 +243,28 @@ def render_html(report: Report) -> str:
     Returns:
         An HTML document with its style and charts inside.
     """
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     body = report.to_dict()
     model, data, method = (digest.section(body, name) for name in ("model", "data", "method"))
     kept = _kept_bars(body)
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
+    return environment.get_template("report.html.j2").render(
         command=clean(report.command),
         lead=_HAPPENED.get(report.command, ""),
         subject=clean(model.get("arch") or model.get("file") or ""),
         data_name=clean(data.get("name") or ""),
-        cards=_quality_cards(body) + _size_cards(body) + _speed_card(body),
+        conclusion=uncertainty_digest.verdict(body),
+        cards=_cards(body),
         gates=digest.gates_table(body),
         quality=digest.quality_table(body),
+        **uncertainty_html.pictures(body),
         latency=_latency_groups(body),
         kept=kept,
         name_width=min(max([6.0, *(0.45 * len(bar["name"]) for bar in kept)]), 13.5),

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from bnnkit.io.models import load_model
+from bnnkit.run.stochastic import as_stochastic
 from bnnkit.spec import ModelSpec
 
 __all__ = ["load"]
@@ -36,13 +37,14 @@ def load(
         trust_pickle: Whether a pickled module may run its code.
 
     Returns:
-        The module, slim where the file carries a plan.
+        The module, slim where the file carries a plan. Where it carries batch-norm noise, calling
+        it gives mean class probabilities `[b, k]`, and `predict(x, samples=30)` the doubt as well.
 
     Raises:
         ArchitectureError: No architecture, one that does not fit, or code that a plan wants to
             run and that nobody named on this machine.
         FileRefusedError: The file cannot be read.
-        StructureError: The file's plan does not fit the architecture.
+        StructureError: The file's plan or noise does not fit the architecture.
     """
     spec = ModelSpec(
         file=str(path),
@@ -51,4 +53,4 @@ def load(
         state_key=state_key,
         trust_pickle=trust_pickle,
     )
-    return load_model(spec).module.eval()
+    return as_stochastic(load_model(spec)).eval()

@@ -1,93 +1,27 @@
-"""The charts of the report as inline SVG; the one file that imports matplotlib.
-
-Colours are written as marks that the page's style sheet fills in, so that one drawing serves light
-and dark; text stays text, in the page's font.
-"""
+"""The charts of surgery and training: ratios of the units, figures over the epochs."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from bnnkit.run.wording import clean, magnitude, shorten
+from bnnkit.run.canvas import (
+    ACCENT,
+    ACCENT_RGB,
+    INK,
+    RULE,
+    WARM,
+    new_figure,
+    quiet_style,
+    to_svg,
+)
+from bnnkit.run.wording import magnitude, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 __all__ = ["curve_panel", "snr_histogram", "snr_range", "snr_strips"]
-
-_INK, _MUTED, _RULE, _ACCENT, _WARM = "#010101", "#020202", "#030303", "#040404", "#050505"
-_VARIABLES = {_INK: "ink", _MUTED: "muted", _RULE: "rule", _ACCENT: "accent", _WARM: "warm"}
-_ACCENT_RGB = (0.16, 0.45, 0.80)
-_STYLE: Any = {  # a dictionary of matplotlib's own literal keys
-    "svg.fonttype": "none",
-    "svg.hashsalt": "bnnkit",
-    "text.parse_math": False,
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "text.color": _INK,
-    "axes.edgecolor": _RULE,
-    "axes.labelcolor": _MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": _RULE,
-    "grid.linewidth": 0.6,
-    "xtick.color": _RULE,
-    "ytick.color": _RULE,
-    "xtick.labelcolor": _MUTED,
-    "ytick.labelcolor": _MUTED,
-}
-
-
-@contextmanager
-def _quiet_style() -> Iterator[None]:
-    """Draw in our style; letters that a font lacks are the page's business, not a warning."""
-    import matplotlib
-
-    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")
-        yield
-
-
-def _figure(width: float, height: float) -> Figure:
-    """Return an empty figure of `width` by `height` CSS pixels."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
-    FigureCanvasSVG(figure)
-    return figure
-
-
-def _svg(figure: Figure, key: str, label: str) -> str:
-    """Return the figure as an SVG element that can stand in a page beside others.
-
-    Args:
-        figure: A drawn figure.
-        key: What sets its ids apart from those of other figures.
-        label: What a screen reader says.
-    """
-    buffer = io.StringIO()
-    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r'\bid="', f'id="{key}-', text)
-    text = text.replace("url(#", f"url(#{key}-").replace('href="#', f'href="#{key}-')
-    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
-    for mark, name in _VARIABLES.items():
-        text = text.replace(mark, f"var(--{name})")
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    safe = clean(label).replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    return text.replace("<svg", f'<svg role="img" aria-label="{safe}"', 1)
 
 
 def _finite_logs(values: Sequence[object]) -> list[float]:
@@ -118,7 +52,7 @@ def _snr_axis(axes: Axes, bounds: tuple[float, float]) -> None:
     ticks = [p for p in range(first, math.floor(bounds[1]) + 1) if p % step == 0]
     axes.set_xticks(ticks, [f"{10**p:g}" if p < 0 else magnitude(10**p) for p in ticks])
     axes.set_xlim(bounds)
-    axes.axvline(0, color=_INK, linewidth=1, linestyle=(0, (3, 2)))
+    axes.axvline(0, color=INK, linewidth=1, linestyle=(0, (3, 2)))
 
 
 def snr_histogram(values: Sequence[object], bounds: tuple[float, float], key: str) -> str:
@@ -136,19 +70,19 @@ def snr_histogram(values: Sequence[object], bounds: tuple[float, float], key: st
 
     edges = _snr_edges(bounds, 36)
     step = edges[1] - edges[0]
-    with _quiet_style():
-        figure = _figure(300, 104)
+    with quiet_style():
+        figure = new_figure(300, 104)
         axes = figure.add_subplot()
         clipped = np.clip(_finite_logs(values), edges[0], edges[-1])
         counts, _ = np.histogram(clipped, bins=edges)
-        colours = [_WARM if left < -1e-9 else _ACCENT for left in edges[:-1]]
+        colours = [WARM if left < -1e-9 else ACCENT for left in edges[:-1]]
         axes.bar(edges[:-1], counts, width=step * 0.9, align="edge", color=colours)
         _snr_axis(axes, (edges[0], edges[-1]))
         axes.locator_params(axis="y", nbins=3, integer=True)
         axes.grid(axis="y")
         axes.tick_params(length=2)
         closed = sum(1 for x in clipped if x < 0)
-        return _svg(figure, key, f"SNR of {len(clipped)} units, {closed} below 1")
+        return to_svg(figure, key, f"SNR of {len(clipped)} units, {closed} below 1")
 
 
 def snr_strips(
@@ -168,12 +102,12 @@ def snr_strips(
 
     edges = _snr_edges(bounds, 96)
     picture = np.zeros((len(groups), len(edges) - 1, 4))
-    picture[..., :3] = _ACCENT_RGB
+    picture[..., :3] = ACCENT_RGB
     for row, values in enumerate(groups):
         counts, _ = np.histogram(np.clip(_finite_logs(values), edges[0], edges[-1]), bins=edges)
         picture[row, :, 3] = np.sqrt(counts / max(counts.max(), 1))
-    with _quiet_style():
-        figure = _figure(960, 15 * len(groups) + 60)
+    with quiet_style():
+        figure = new_figure(960, 15 * len(groups) + 60)
         axes = figure.add_subplot()
         extent = (edges[0], edges[-1], len(groups) - 0.5, -0.5)
         axes.imshow(picture, aspect="auto", interpolation="none", extent=extent)
@@ -185,8 +119,8 @@ def snr_strips(
         for side in ("left", "bottom"):
             axes.spines[side].set_visible(False)
         for row in range(5, len(groups), 5):
-            axes.axhline(row - 0.5, color=_RULE, linewidth=0.6)
-        return _svg(figure, "strips", f"SNR of the units of {len(groups)} classes")
+            axes.axhline(row - 0.5, color=RULE, linewidth=0.6)
+        return to_svg(figure, "strips", f"SNR of the units of {len(groups)} classes")
 
 
 def curve_panel(
@@ -204,17 +138,14 @@ def curve_panel(
     Returns:
         An SVG element.
     """
-    from matplotlib.ticker import FuncFormatter
-
-    write: Callable[[float, int], str] = lambda value, _: magnitude(value)  # noqa: E731
-    with _quiet_style():
-        figure = _figure(460, 190)
+    with quiet_style():
+        figure = new_figure(460, 190)
         axes = figure.add_subplot()
         marker = "o" if len(epochs) <= 20 else None
-        axes.plot(epochs, values, color=_ACCENT, linewidth=1.8, marker=marker, markersize=3.5)
+        axes.plot(epochs, values, color=ACCENT, linewidth=1.8, marker=marker, markersize=3.5)
         axes.locator_params(axis="x", integer=True, nbins=8)
         axes.locator_params(axis="y", nbins=5)
-        axes.yaxis.set_major_formatter(FuncFormatter(write))
+        axes.yaxis.set_major_formatter(lambda value, _: magnitude(value))
         axes.grid(axis="y")
         axes.tick_params(length=2)
         axes.set_xlabel("epoch")
@@ -222,4 +153,4 @@ def curve_panel(
         finite = [v for v in values if math.isfinite(v)]
         if zero and finite and max(finite) > 0:
             axes.set_ylim(0, max(finite) * 1.08)
-        return _svg(figure, key, label)
+        return to_svg(figure, key, label)

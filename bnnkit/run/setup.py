@@ -105,6 +105,11 @@ def set_up(model: ModelSpec, data: DataSpec, *, seed: int = 0) -> Bench:
         BnnkitError: Either cannot be loaded, or they do not fit.
     """
     loaded = load_model(model, seed=seed)
+    if loaded.noise is not None:
+        loaded.notes.append(
+            "The batch-norm noise of the file was taken off: its statistics are those of these "
+            "weights; 'bnnkit sbn-fit' fits them again."
+        )
     shape = data.input_shape or known_input_shape(loaded.spec)
     dataset = load_data(replace(data, input_shape=shape))
     check_fit(shape, dataset)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bnnkit.run import digest
+from bnnkit.run import digest, uncertainty_digest
 from bnnkit.run.wording import clean
 from bnnkit.spec.report import Report
 
@@ -24,13 +24,20 @@ def _table(table: digest.Table) -> str:
     heads = [_escape(c.removeprefix(">")) for c in table.columns]
     rules = ["---:" if c.startswith(">") else "---" for c in table.columns]
     verdict = table.columns.index("verdict") if "verdict" in table.columns else -1
-    lines = [f"### {table.title}", "", f"| {' | '.join(heads)} |", f"| {' | '.join(rules)} |"]
-    for row in table.rows:
+    lines = [
+        f"### {_escape(table.title)}",
+        "",
+        f"| {' | '.join(heads)} |",
+        f"| {' | '.join(rules)} |",
+    ]
+    for i, row in enumerate(table.rows):
         cells = [_escape(c) for c in row]
+        if i in table.marked:
+            cells = [f"**{c}**" if c else c for c in cells]
         if verdict >= 0:
             cells[verdict] = _MARK.get(row[verdict], cells[verdict])
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", table.note] if table.note else lines)
+    return "\n".join([*lines, "", _escape(table.note)] if table.note else lines)
 
 
 def to_markdown(report: Report) -> str:
@@ -38,6 +45,14 @@ def to_markdown(report: Report) -> str:
     body = report.to_dict()
     name = clean(digest.section(body, "model").get("file") or "")
     title = _escape(f"bnnkit {clean(report.command)}" + (f": {name}" if name else ""))
-    makers = (digest.gates_table, digest.quality_table, digest.latency_table, digest.checks_table)
-    tables = [_table(table) for make in makers if (table := make(body))]
-    return "\n\n".join([f"## {title}", *tables]) + "\n"
+    tables = [
+        digest.gates_table(body),
+        digest.quality_table(body),
+        uncertainty_digest.methods_table(body),
+        *uncertainty_digest.ood_tables(body),
+        digest.latency_table(body),
+        digest.checks_table(body),
+    ]
+    verdict = " ".join(map(_escape, uncertainty_digest.verdict(body)))
+    parts = [f"## {title}", verdict, *(_table(table) for table in tables if table)]
+    return "\n\n".join(part for part in parts if part) + "\n"

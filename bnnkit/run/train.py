@@ -20,7 +20,7 @@ from bnnkit.io.rundir import (
 )
 from bnnkit.io.runtimes import open_predictor
 from bnnkit.run.checkpoints import Checkpoints
-from bnnkit.run.evaluate import measure, predictions
+from bnnkit.run.evaluate import check_outputs, classes_of, measure, predictions
 from bnnkit.run.html import render_html
 from bnnkit.run.latency import torch_threads
 from bnnkit.run.loop import Trainer
@@ -72,6 +72,7 @@ def train(
     device = choose_device(config.device)
     bench = set_up(spec, as_data_spec(data), seed=config.seed)
     check_rebuildable(bench.spec, bench.module)
+    check_outputs(classes_of(bench.module, bench.inputs(2)), bench.data.test)
     identity = {
         "model": bench.spec.file,
         "arch": bench.spec.arch,

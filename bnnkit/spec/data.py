@@ -22,6 +22,8 @@ class DataSpec:
         split_seed: Seed of the split where the data come without a test part.
         limit: Most examples taken from each part (a seeded random subset); None takes all.
         augment: `auto`, `none` or `crop-flip`: what the training batches go through.
+        classes: Only these classes, by name or by number, labels renumbered in this order; None
+            takes all.
     """
 
     name: str
@@ -33,3 +35,4 @@ class DataSpec:
     split_seed: int = 0
     limit: int | None = None
     augment: str = "auto"
+    classes: tuple[str, ...] | None = None

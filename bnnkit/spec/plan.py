@@ -9,6 +9,7 @@ from typing import Any
 
 from bnnkit.errors import StructureError
 from bnnkit.spec.model import ModelSpec
+from bnnkit.spec.noise import NoisePlan
 
 __all__ = ["PLAN_SCHEMA", "ClassPlan", "Plan", "format_ranges", "parse_ranges"]
 
@@ -81,7 +82,8 @@ class Plan:
             was rewritten as well, because the owner's code holds sizes that do not follow).
         classes: One entry for every channel class that lost units.
         slices: `{tensor name: {axis: kept indices}}`, everything that is needed to resize.
-        method: What decided (`sbp`, `random`).
+        method: What decided (`sbp`, `random`, `sbn`).
+        noise: The batch-norm noise that the model carries, if any.
     """
 
     model: ModelSpec
@@ -89,6 +91,7 @@ class Plan:
     classes: tuple[ClassPlan, ...] = ()
     slices: Mapping[str, Mapping[int, tuple[int, ...]]] = field(default_factory=dict)
     method: str = "sbp"
+    noise: NoisePlan | None = None
 
     def to_json(self) -> str:
         """Return the plan as JSON text, ranges in place of index lists."""
@@ -111,6 +114,8 @@ class Plan:
                 for name, axes in self.slices.items()
             },
         }
+        if self.noise is not None:
+            body["noise"] = asdict(self.noise)
         return json.dumps(body, indent=1)
 
     @classmethod
@@ -150,6 +155,7 @@ class Plan:
                     str(name): {int(a): tuple(parse_ranges(r)) for a, r in axes.items()}
                     for name, axes in body["slices"].items()
                 },
+                noise=NoisePlan.from_dict(body["noise"]) if "noise" in body else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StructureError(

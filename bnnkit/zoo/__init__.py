@@ -13,11 +13,13 @@ from bnnkit.zoo.gan import (
     mlp_gan_discriminator,
     mlp_gan_generator,
 )
-from bnnkit.zoo.lenet import LeNet5Caffe, MnistLeNet
+from bnnkit.zoo.lenet import LeNet5BN, LeNet5Caffe, MnistLeNet
 from bnnkit.zoo.mlp import lenet_300_100, mlp_500_300
 from bnnkit.zoo.resnet import resnet20, resnet32, resnet44, resnet56
+from bnnkit.zoo.resnet18 import ResNet18Cifar
 from bnnkit.zoo.vae import MnistVAE
 from bnnkit.zoo.vgg import VGGCifar
+from bnnkit.zoo.vgg11 import VGG11Cifar
 
 __all__ = ["INPUT_SHAPES", "ZOO"]
 
@@ -26,17 +28,20 @@ ZOO: dict[str, Callable[..., nn.Module]] = {
     "dcgan-generator": DCGANGenerator,
     "digits-cnn": DigitsCNN,
     "lenet-300-100": lenet_300_100,
+    "lenet5-bn": LeNet5BN,
     "lenet5-caffe": LeNet5Caffe,
     "mlp-500-300": mlp_500_300,
     "mlp-gan-discriminator": mlp_gan_discriminator,
     "mlp-gan-generator": mlp_gan_generator,
     "mnist-lenet": MnistLeNet,
+    "resnet18-cifar": ResNet18Cifar,
     "resnet20-cifar": resnet20,
     "resnet32-cifar": resnet32,
     "resnet44-cifar": resnet44,
     "resnet56-cifar": resnet56,
     "vae-mnist": MnistVAE,
     "vgg-cifar": VGGCifar,
+    "vgg11-cifar": VGG11Cifar,
 }
 """Factory of each architecture; every factory works without arguments."""
 
@@ -45,16 +50,19 @@ INPUT_SHAPES: dict[str, tuple[int, ...]] = {
     "dcgan-generator": (100, 1, 1),
     "digits-cnn": (1, 8, 8),
     "lenet-300-100": (1, 28, 28),
+    "lenet5-bn": (1, 28, 28),
     "lenet5-caffe": (1, 28, 28),
     "mlp-500-300": (1, 28, 28),
     "mlp-gan-discriminator": (784,),
     "mlp-gan-generator": (64,),
     "mnist-lenet": (1, 32, 32),
+    "resnet18-cifar": (3, 32, 32),
     "resnet20-cifar": (3, 32, 32),
     "resnet32-cifar": (3, 32, 32),
     "resnet44-cifar": (3, 32, 32),
     "resnet56-cifar": (3, 32, 32),
     "vae-mnist": (1, 28, 28),
     "vgg-cifar": (3, 32, 32),
+    "vgg11-cifar": (3, 32, 32),
 }
 """Shape of one input of each architecture as its factory builds it, without the batch."""

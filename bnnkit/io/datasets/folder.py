@@ -20,7 +20,7 @@ from bnnkit.io.datasets.decode import (
 )
 from bnnkit.io.datasets.source import HeldImages, Images, Part, Source
 
-__all__ = ["read_folder"]
+__all__ = ["folder_classes", "read_folder"]
 
 _TRAIN = ("train", "training")
 _TEST = ("test", "testing", "val", "valid", "validation")
@@ -64,6 +64,16 @@ def read_folder(root: Path, input_shape: tuple[int, ...] | None = None) -> Sourc
         std=_IMAGENET[1] if imagenet else None,
         notes=notes,
     )
+
+
+def folder_classes(root: Path) -> tuple[str, ...]:
+    """List the class names of an image folder, without decoding an image.
+
+    Raises:
+        DataError: The layout is another.
+    """
+    notes: list[str] = []
+    return tuple(_listing(_parts(root, notes)[0], notes).names)
 
 
 @dataclass(frozen=True)

@@ -92,9 +92,13 @@ class Split:
         """Labels, int64 `[n]`."""
         return self.part.labels
 
+    def select(self, rows: Tensor) -> Split:
+        """Return the examples of these rows `[m]`, in this order."""
+        return replace(self, part=self.part.select(rows))
+
     def take(self, n: int, generator: torch.Generator) -> Split:
         """Return a random subset of at most `n` examples."""
-        return replace(self, part=self.part.select(random_rows(len(self), n, generator)))
+        return self.select(random_rows(len(self), n, generator))
 
     def batches(
         self,

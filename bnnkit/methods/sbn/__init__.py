@@ -1,0 +1,18 @@
+"""Stochastic batch normalisation (Atanov et al. 2019): uncertainty without training."""
+
+from bnnkit.methods.sbn.carriers import with_carriers
+from bnnkit.methods.sbn.collect import LEAST_BATCHES, Collected, collect
+from bnnkit.methods.sbn.fit import fit, kind_of_outputs, make_network
+from bnnkit.methods.sbn.network import Prediction, StochasticNet
+
+__all__ = [
+    "LEAST_BATCHES",
+    "Collected",
+    "Prediction",
+    "StochasticNet",
+    "collect",
+    "fit",
+    "kind_of_outputs",
+    "make_network",
+    "with_carriers",
+]

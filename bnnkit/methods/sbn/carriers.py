@@ -1,0 +1,148 @@
+"""Put stochastic batch norm into a copy of somebody's net, and take it out again."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bnnkit.errors import StructureError
+from bnnkit.graph.outputs import main_output
+from bnnkit.layers.stochastic_batch_norm import FoldableLayer, Pass, StochasticBatchNorm
+
+__all__ = ["carriers", "make_foldable", "plain_copy", "with_carriers"]
+
+_FOLDABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+def with_carriers(net: nn.Module) -> tuple[nn.Module, Pass]:
+    """Return a copy of a net, in eval mode, whose batch norms can sample their statistics.
+
+    Args:
+        net: Any module; it is not touched.
+
+    Raises:
+        StructureError: It has no batch norm; what normalises it is named.
+    """
+    copied = copy.deepcopy(net).eval()
+    shared = Pass()
+    norms = [(name, m) for name, m in copied.named_modules() if isinstance(m, _BatchNorm)]
+    if not norms:
+        raise StructureError(
+            "Fitting stochastic batch norm",
+            _other_norms(net),
+            "only batch norm has statistics that vary from batch to batch",
+            "Use a net with BatchNorm1d, 2d, 3d or SyncBatchNorm layers; 'bnnkit eval' measures "
+            "the calibration of any net.",
+        )
+    for name, norm in norms:
+        carrier = StochasticBatchNorm(norm, name, shared)
+        if not name:  # the net is one layer
+            return carrier.eval(), shared
+        _replace(copied, name, carrier)
+    return copied, shared
+
+
+def plain_copy(net: nn.Module) -> nn.Module:
+    """Return a copy of a net with carriers as its owner wrote it."""
+    copied = copy.deepcopy(net)
+    if isinstance(copied, StochasticBatchNorm):
+        return copied.norm
+    for name, module in list(copied.named_modules()):
+        if isinstance(module, StochasticBatchNorm):
+            _replace(copied, name, module.norm)
+        elif isinstance(module, FoldableLayer):
+            _replace(copied, name, module.layer)
+    return copied
+
+
+def carriers(net: nn.Module) -> dict[str, StochasticBatchNorm]:
+    """Return the carriers of a net by the name of their layer."""
+    return {m.name: m for m in net.modules() if isinstance(m, StochasticBatchNorm)}
+
+
+def make_foldable(net: nn.Module, x: Tensor) -> None:
+    """Let each layer whose output only a batch norm reads take the sampled scale and shift over.
+
+    Which layers do is seen on one forward pass: the norm reads the very tensor that the layer
+    wrote, unchanged, and both are used once. Whether something else reads it as well is not seen
+    here; the caller compares the answers with and without.
+
+    Args:
+        net: A net with carriers; changed in place.
+        x: `[b, ...]` inputs.
+    """
+    written: dict[int, tuple[str, Tensor, int]] = {}
+    uses: dict[str, int] = {}
+    pairs: dict[str, str] = {}
+    norms = carriers(net)
+    handles = []
+
+    def wrote(name: str) -> Any:  # noqa: ANN401 - a hook
+        def hook(_: nn.Module, __: object, out: object) -> None:
+            uses[name] = uses.get(name, 0) + 1
+            if isinstance(out, Tensor):
+                written[id(out)] = (name, out, out._version)
+
+        return hook
+
+    def reads(name: str) -> Any:  # noqa: ANN401 - a hook
+        def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
+            uses[name] = uses.get(name, 0) + 1
+            source = written.get(id(args[0])) if args else None
+            if source is not None and source[1]._version == source[2]:
+                pairs[name] = source[0]
+
+        return hook
+
+    for name, module in net.named_modules():
+        if type(module) in _FOLDABLE and not (module._forward_hooks or module._forward_pre_hooks):
+            handles.append(module.register_forward_hook(wrote(name)))
+    handles += [norm.register_forward_pre_hook(reads(norm.name)) for norm in norms.values()]
+    try:
+        with torch.no_grad():
+            main_output(net(x))
+    finally:
+        for handle in handles:
+            handle.remove()
+    for reader, layer in pairs.items():
+        if uses[reader] == uses[layer] == 1:
+            norm = norms[reader]
+            norm.folded = True
+            _replace(net, layer, FoldableLayer(net.get_submodule(layer), norm))
+
+
+def unfold(net: nn.Module) -> None:
+    """Take back what `make_foldable` did."""
+    for name, module in list(net.named_modules()):
+        if isinstance(module, FoldableLayer):
+            _replace(net, name, module.layer)
+    for norm in carriers(net).values():
+        norm.folded = False
+
+
+def _replace(net: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of another, wherever the net holds that one."""
+    old = net.get_submodule(name)
+    for parent in list(net.modules()):
+        if isinstance(parent, StochasticBatchNorm | FoldableLayer):
+            continue
+        for key, child in list(parent._modules.items()):
+            if child is old:
+                parent._modules[key] = module
+
+
+def _other_norms(net: nn.Module) -> str:
+    """Say how a net without batch norm normalises."""
+    kinds: dict[str, int] = {}
+    for module in net.modules():
+        kind = type(module).__name__
+        if "norm" in kind.lower():
+            kinds[kind] = kinds.get(kind, 0) + 1
+    if not kinds:
+        return "a net without any normalisation layer"
+    listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    return f"a net without batch norm; it has {listed}"

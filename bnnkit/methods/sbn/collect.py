@@ -1,0 +1,145 @@
+"""The statistics of every batch-norm layer on real training batches, in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bnnkit.bayes.running_moments import RunningMoments
+from bnnkit.errors import DataError, StructureError
+from bnnkit.layers.stochastic_batch_norm import Pass
+
+__all__ = ["LEAST_BATCHES", "Collected", "collect"]
+
+LEAST_BATCHES = 50
+"""A deviation from fewer batches has a relative error of more than 10 %."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What the batches said.
+
+    Args:
+        sites: Name of each use of a batch norm, in the order of the forward pass.
+        channels: Channels of each site.
+        draws: `[n, d]`: for each batch `(mean, log deviation)` of each site.
+        moments: Exact moments of the draws.
+        batch_size: Inputs of each batch.
+    """
+
+    sites: tuple[str, ...]
+    channels: tuple[int, ...]
+    draws: Tensor
+    moments: RunningMoments
+    batch_size: int
+
+    @property
+    def sizes(self) -> list[int]:
+        """Statistics of each site: two a channel."""
+        return [2 * c for c in self.channels]
+
+
+def collect(
+    net: nn.Module,
+    shared: Pass,
+    batches: Iterable[object],
+    count: int,
+    *,
+    device: torch.device | str = "cpu",
+    on_batch: Callable[[], None] | None = None,
+) -> Collected:
+    """Send batches through a net that normalises by their own statistics, and keep these.
+
+    As in training, each layer reads what the layers before made of this very batch; dropout is
+    off, as it is when the statistics are used. Batches smaller than the first are left out: they
+    vary more.
+
+    Args:
+        net: A net with carriers, in eval mode.
+        shared: Its pass.
+        batches: Inputs `[b, ...]`, or tuples that begin with them.
+        count: Batches to use, 50 or more.
+        device: Where the net is.
+        on_batch: Called after each batch.
+
+    Raises:
+        DataError: There are fewer than 50 full batches, or a batch has one input.
+        StructureError: The net used other layers on another batch.
+    """
+    sites: tuple[str, ...] = ()
+    rows: list[Tensor] = []
+    moments: RunningMoments | None = None
+    size = 0
+    for x in _full(batches):
+        if len(rows) == count:
+            break
+        statistics = _record(net, shared, x.to(device))
+        if moments is None:
+            sites, size = tuple(statistics), len(x)
+            channels = tuple(len(s) // 2 for s in statistics.values())
+            moments = RunningMoments.empty(2 * sum(channels))
+        if tuple(statistics) != sites:
+            raise StructureError(
+                "Fitting stochastic batch norm",
+                f"{len(sites)} uses of batch norm on one batch and {len(statistics)} on another",
+                "the net's path depends on its input, so a layer has no one distribution",
+            )
+        rows.append(torch.cat(list(statistics.values())).cpu())
+        moments = moments.update(rows[-1][None])
+        if on_batch is not None:
+            on_batch()
+    if moments is None or len(rows) < LEAST_BATCHES:
+        raise DataError(
+            "Fitting stochastic batch norm",
+            f"{len(rows)} full batches",
+            f"at least {LEAST_BATCHES} are needed to know how much statistics vary",
+            "Use more data, or smaller batches (--batch-size).",
+        )
+    return Collected(sites, channels, torch.stack(rows), moments, size)
+
+
+def _full(batches: Iterable[object]) -> Iterator[Tensor]:
+    """Yield the inputs of the batches that are as large as the first."""
+    size = None
+    for batch in batches:
+        x = batch[0] if isinstance(batch, tuple | list) else batch
+        if not isinstance(x, Tensor):
+            raise DataError(
+                "Fitting stochastic batch norm",
+                f"a batch of {type(x).__name__}",
+                "a batch is a tensor of inputs, or a tuple that begins with one",
+            )
+        if size is None:
+            size = len(x)
+            if size < 2:
+                raise DataError(
+                    "Fitting stochastic batch norm",
+                    f"batches of {size}",
+                    "one input has no variance",
+                    "Use the batch size of the training.",
+                )
+        if len(x) == size:
+            yield x
+
+
+def _record(net: nn.Module, shared: Pass, x: Tensor) -> dict[str, Tensor]:
+    """Return the statistics of one batch by site."""
+    shared.begin("record")
+    try:
+        with torch.no_grad():
+            net(x)
+        recorded = dict(shared.recorded)
+    finally:
+        shared.end()
+    for site, statistics in recorded.items():
+        if not bool(torch.isfinite(statistics).all()):
+            raise DataError(
+                "Fitting stochastic batch norm",
+                f"a statistic of {site!r} that is not a finite number",
+                "the net overflows on a training batch",
+                "Check the weights and the normalisation of the inputs.",
+            )
+    return recorded

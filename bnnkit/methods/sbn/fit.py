@@ -1,0 +1,183 @@
+"""Stochastic batch normalisation of somebody's net: fit the statistics, keep the weights.
+
+`fit` is the whole method in one call; `collect` and `StochasticNet` are its parts.
+
+References:
+    A. Atanov, A. Ashukha, D. Molchanov, K. Neklyudov, D. Vetrov, Uncertainty estimation via
+    stochastic batch normalization (2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from bnnkit.errors import DataError, UsageError, did_you_mean
+from bnnkit.graph.outputs import main_output
+from bnnkit.layers.statistics_samplers import fit_sampler
+from bnnkit.methods.sbn.carriers import with_carriers
+from bnnkit.methods.sbn.collect import Collected, collect
+from bnnkit.methods.sbn.network import StochasticNet
+from bnnkit.spec.noise import SAMPLERS
+
+__all__ = ["fit", "kind_of_outputs", "make_network"]
+
+RANK = 13
+"""Directions of the low-rank sampler: with the mean, 14 vectors where 300 draws are replayed."""
+
+
+def fit(
+    model: nn.Module,
+    loader: Iterable[object],
+    *,
+    sampler: str = "lowrank",
+    batches: int = 300,
+    samples: int = 30,
+    rank: int = RANK,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> StochasticNet:
+    """Fit the distribution of every batch-norm statistic, without training.
+
+    Args:
+        model: A net with batch norm; neither its weights nor its mode are touched.
+        loader: Training batches as the net was trained on them, with their augmentation and of
+            the batch size that the statistics shall belong to: tensors `[b, ...]`, or tuples that
+            begin with one. It is gone through again until there are enough batches.
+        sampler: `factorised`, `layer-gaussian`, `lowrank` or `replay`.
+        batches: Batches to use, 50 or more.
+        samples: Statistics drawn for one answer (K).
+        rank: Directions of the low-rank sampler.
+        temperature: Divides the logarithm of the mean probabilities.
+        seed: Seed of the noise.
+
+    Returns:
+        A module in eval mode: `net(x)` gives mean probabilities, `net.predict(x, samples=30)` the
+        entropy and the mutual information as well.
+
+    Raises:
+        DataError: There are fewer than 50 full batches.
+        StructureError: The net has no batch norm.
+        UsageError: The sampler is not known.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+        >>> g = torch.Generator().manual_seed(0)
+        >>> loader = [torch.randn(16, 3, generator=g) for _ in range(60)]
+        >>> stochastic = fit(net, loader, batches=60)
+        >>> stochastic.predict(loader[0], samples=10).probabilities.sum(1).allclose(torch.ones(16))
+        True
+    """
+    if sampler not in SAMPLERS:
+        raise UsageError(
+            "Fitting stochastic batch norm", repr(sampler), "it is no sampler",
+            did_you_mean(sampler, SAMPLERS),
+        )  # fmt: skip
+    carried, shared = with_carriers(model)
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    first: list[Tensor] = []
+    collected = collect(carried, shared, _kept(_again(loader), first), batches, device=device)
+    x = first[0].to(device)
+    return make_network(
+        model, collected, sampler, x, rank=rank, samples=samples, temperature=temperature,
+        seed=seed,
+    )  # fmt: skip
+
+
+def make_network(
+    model: nn.Module,
+    collected: Collected,
+    sampler: str,
+    x: Tensor,
+    *,
+    rank: int = RANK,
+    samples: int = 30,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> StochasticNet:
+    """Build the stochastic net from statistics that were collected.
+
+    Args:
+        model: The owner's net; copied.
+        collected: The statistics of its batches.
+        sampler: One of `SAMPLERS`.
+        x: Real inputs `[b, ...]` on the net's device, on which the ways to compute are compared.
+        rank: Directions of the low-rank sampler.
+        samples: Statistics drawn for one answer.
+        temperature: Divides the logarithm of the mean probabilities.
+        seed: Seed of the noise.
+    """
+    moments = collected.moments
+    fitted = fit_sampler(
+        sampler, collected.draws, moments.mean, moments.deviation(), collected.sizes, rank
+    )
+    network = StochasticNet(
+        model,
+        fitted.to(x.device),
+        collected.sites,
+        collected.channels,
+        samples=samples,
+        outputs=kind_of_outputs(model, x),
+        temperature=temperature,
+        seed=seed,
+    )
+    network.settle(x)
+    return network
+
+
+def kind_of_outputs(model: nn.Module, x: Tensor) -> str:
+    """Tell what a classifier answers: scores, probabilities, or one number of a binary model.
+
+    Args:
+        model: The net; left in the mode it was found in.
+        x: Real inputs `[b, ...]`.
+
+    Raises:
+        DataError: The answer is not one row of scores an input.
+    """
+    modes = [(m, m.training) for m in model.modules()]
+    try:
+        with torch.no_grad():
+            out = main_output(model.eval()(x)).detach().double()
+    finally:
+        for module, training in modes:
+            module.training = training
+    per_input = out.numel() // max(1, len(x))
+    if (
+        out.shape[:1] != x.shape[:1]
+        or out.flatten(1).shape[1:] != (per_input,)
+        or (out.dim() > 2 and out.shape[1] != per_input)
+    ):
+        raise DataError(
+            "Reading class scores", f"outputs of shape {list(out.shape)} for {len(x)} inputs",
+            "a classifier gives one row of scores an input",
+        )  # fmt: skip
+    if per_input == 1:
+        inside = bool(((out >= 0) & (out <= 1)).all())
+        return "binary-probability" if inside else "binary-logit"
+    rows = out.flatten(1)
+    sums_to_one = bool(((rows.sum(1) - 1).abs() <= 1e-4).all())
+    return "probabilities" if sums_to_one and bool((rows >= 0).all()) else "logits"
+
+
+def _again(loader: Iterable[object]) -> Iterator[object]:
+    """Go through a loader again and again; one that gives nothing more ends it."""
+    while True:
+        empty = True
+        for batch in loader:
+            empty = False
+            yield batch
+        if empty or iter(loader) is loader:
+            return
+
+
+def _kept(batches: Iterator[object], first: list[Tensor]) -> Iterator[object]:
+    """Pass batches on, and keep the inputs of the first."""
+    for batch in batches:
+        if not first:
+            x = batch[0] if isinstance(batch, tuple | list) and batch else batch
+            if isinstance(x, Tensor):
+                first.append(x)
+        yield batch

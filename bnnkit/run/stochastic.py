@@ -1,0 +1,291 @@
+"""A model whose file carries batch-norm noise, as the net that answers with it; and its files."""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnnkit.errors import StructureError
+from bnnkit.io.export import Written, write_onnx, write_pt2, write_safetensors
+from bnnkit.io.models import LoadedModel, load_model
+from bnnkit.io.rundir import MODEL_ONNX, MODEL_PT2, MODEL_SAFETENSORS
+from bnnkit.io.runtimes import Predictor, open_predictor
+from bnnkit.io.sessions import NOISE_KEY
+from bnnkit.layers.statistics_samplers import build_sampler
+from bnnkit.methods.sbn import StochasticNet
+from bnnkit.run.latency import Opener, latency_table
+from bnnkit.run.progress import Progress
+from bnnkit.run.verify import Check, require, verify_forms
+from bnnkit.spec import ModelSpec, NoisePlan, Plan
+
+__all__ = ["as_stochastic", "cost", "noise_plan", "write_stochastic"]
+
+_RELOAD = 1e-6
+_EXPORT = 1e-5
+_SETTLE_ROWS = 3
+_ROUNDING_ROWS = 4
+_OUTPUTS = ("probabilities", "entropy", "mutual_information", "expected_entropy")
+
+
+def noise_plan(network: StochasticNet, sampler: str, batch_size: int, batches: int) -> NoisePlan:
+    """Write a stochastic net's noise down as data; its numbers are `network.sampler`'s buffers."""
+    return NoisePlan(
+        sampler=sampler,
+        sites=network.sites,
+        channels=network.channels,
+        batch_size=batch_size,
+        batches=batches,
+        samples=network.samples,
+        outputs=network.outputs,
+        temperature=network.temperature,
+        seed=network.seed,
+    )
+
+
+def as_stochastic(loaded: LoadedModel) -> nn.Module:
+    """Return the module that answers as the file says: with its noise, where it carries some.
+
+    Args:
+        loaded: A model as it was read.
+
+    Raises:
+        StructureError: The noise belongs to another net, or its numbers are not what it says.
+    """
+    if loaded.noise is None:
+        return loaded.module
+    plan, tensors = loaded.noise.plan, loaded.noise.tensors
+    try:
+        sampler = build_sampler(plan.sampler, tensors)
+        width = sampler(torch.zeros(1, sampler.noise_size)).shape
+    except (KeyError, IndexError, RuntimeError) as error:
+        raise _strange(plan, f"{type(error).__name__}: {error}") from error
+    if width != (1, 2 * sum(plan.channels)):
+        raise _strange(plan, f"statistics of shape {list(width)}")
+    network = StochasticNet(
+        loaded.module,
+        sampler,
+        plan.sites,
+        plan.channels,
+        samples=plan.samples,
+        outputs=plan.outputs,
+        temperature=plan.temperature,
+        seed=plan.seed,
+    )
+    if loaded.spec.input_shape is not None:
+        generator = torch.Generator().manual_seed(0)
+        network.settle(torch.randn(_SETTLE_ROWS, *loaded.spec.input_shape, generator=generator))
+    return network
+
+
+def _strange(plan: NoisePlan, found: str) -> StructureError:
+    return StructureError(
+        f"Reading the batch-norm noise of a {plan.sampler!r} sampler",
+        found[:300],
+        f"it should hold the statistics of {sum(plan.channels)} channels",
+        "Fit it again with 'bnnkit sbn-fit'.",
+    )
+
+
+class _WithNoise(nn.Module):
+    """What the ONNX file computes: mean probabilities and doubt, from inputs and noise."""
+
+    def __init__(self, network: StochasticNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+        found = self.network.predict(x, noise=noise)
+        return tuple(getattr(found, name) for name in _OUTPUTS)
+
+
+class _Drawing(_WithNoise):
+    """The same, drawing its noise inside the graph by the runtime's own operator."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        size = (self.network.samples, self.network.sampler.noise_size)
+        return super().forward(x, torch.randn(size))
+
+
+def write_stochastic(
+    folder: Path,
+    network: StochasticNet,
+    plan: Plan,
+    inputs: Tensor,
+    formats: Sequence[str],
+    onnx_noise: str,
+    progress: Progress,
+) -> tuple[list[Check], list[Written]]:
+    """Write a stochastic net in every form, and compare each with it, on real inputs.
+
+    `.pt2` holds the seeded draws; ONNX reads its noise as an input, or draws it.
+
+    Args:
+        folder: Where the files go.
+        network: The net on the CPU.
+        plan: Its description, the noise included.
+        inputs: `[n, ...]` real inputs.
+        formats: Forms besides safetensors: `pt2`, `onnx`.
+        onnx_noise: `input` or `operator`.
+        progress: Who is told.
+
+    Raises:
+        ArtefactError: A form cannot be written, or disagrees.
+    """
+    progress.start("writing and checking the stochastic net", 2 + len(formats))
+    reference = open_predictor(network, name="stochastic")
+    virtual = _Virtual(network)
+    tolerance = max(_EXPORT, 4 * _rounding(network, inputs[:_ROUNDING_ROWS]))
+    checks = verify_forms(
+        reference, {"K passes = virtual batch": virtual}, inputs, tolerance=tolerance
+    )
+    progress.advance()
+    weights = write_safetensors(
+        network.plain(), folder / MODEL_SAFETENSORS, plan, network.sampler.state_dict()
+    )
+    again = as_stochastic(load_model(ModelSpec(file=str(weights.path))))
+    opened = {"stochastic = safetensors": open_predictor(again, name="reloaded")}
+    checks += verify_forms(reference, opened, inputs, tolerance=_RELOAD)
+    progress.advance()
+    written = [weights]
+    if "pt2" in formats:
+        written.append(write_pt2(network, inputs[:2], folder / MODEL_PT2))
+        opened = {"stochastic = pt2": open_predictor(folder / MODEL_PT2)}
+        checks += verify_forms(reference, opened, inputs, tolerance=tolerance)
+        progress.advance()
+    if "onnx" in formats:
+        written.append(write_onnx_with_noise(network, inputs[:2], folder / MODEL_ONNX, onnx_noise))
+        opened = {"stochastic = onnx": open_predictor(folder / MODEL_ONNX)}
+        if onnx_noise == "input":
+            checks += verify_forms(reference, opened, inputs, tolerance=tolerance)
+        else:
+            checks += _check_drawing(network, opened["stochastic = onnx"], inputs)
+        progress.advance()
+    progress.stop()
+    require(checks)
+    return checks, written
+
+
+def write_onnx_with_noise(
+    network: StochasticNet, example: Tensor, path: Path, onnx_noise: str
+) -> Written:
+    """Write a stochastic net as ONNX: mean probabilities, entropy and its two parts.
+
+    Args:
+        network: The net on the CPU.
+        example: Inputs `[b, ...]`.
+        path: The file to appear.
+        onnx_noise: `input`: a second input `noise` `[samples, size]`, standard normal;
+            `operator`: the graph draws it.
+    """
+    if onnx_noise == "operator":
+        return write_onnx(_Drawing(network), example, path, outputs=_OUTPUTS)
+    recipe = {
+        "samples": network.samples,
+        "size": network.sampler.noise_size,
+        "seed": network.seed,
+    }
+    return write_onnx(
+        _WithNoise(network), example, path, noise=network.noise(2), outputs=_OUTPUTS,
+        metadata={NOISE_KEY: json.dumps(recipe)},
+    )  # fmt: skip
+
+
+def _rounding(network: StochasticNet, inputs: Tensor) -> float:
+    """Return how far float32 itself puts the answers of this net off those of float64."""
+    with torch.inference_mode():
+        exact = copy.deepcopy(network).double()
+        expected = exact(inputs.double(), network.draws.double())
+        return float((network(inputs, network.draws).double() - expected).abs().max())
+
+
+class _Virtual:
+    """The net with all copies in one pass, as a predictor."""
+
+    name, form, device = "virtual batch", "torch", "cpu"
+
+    def __init__(self, network: StochasticNet) -> None:
+        self.network = network
+
+    def __call__(self, x: Tensor) -> Tensor:
+        with torch.inference_mode():
+            members = self.network.virtual(x, self.network.draws)
+            return self.network.summarise(members).probabilities
+
+
+def _check_drawing(network: StochasticNet, drawn: Predictor, inputs: Tensor) -> list[Check]:
+    """Judge a graph that draws its own noise: its mean must lie within the noise of the draws."""
+    with torch.inference_mode():
+        members = network.members(inputs, network.draws)
+        expected = network.summarise(members).probabilities
+        # of two independent means, at eight deviations; a coarse bound for tempered answers
+        spread = members.std(0).mean() * (2 / max(1, len(members))) ** 0.5
+        gap = float((drawn(inputs) - expected).abs().mean())
+    tolerance = float(8 * spread * max(1.0, 1 / network.temperature)) + _EXPORT
+    name = "stochastic = onnx, own draws"
+    return [Check(name, gap, tolerance, "mean difference", len(inputs), gap <= tolerance)]
+
+
+def cost(
+    original: nn.Module,
+    network: StochasticNet,
+    folder: Path,
+    input_shape: tuple[int, ...],
+    batches: Sequence[int],
+    threads: Sequence[int],
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """Time the net with its own batch norm against K = 1, 10 and its own number of samples.
+
+    Args:
+        original: The untouched net, on the CPU.
+        network: The stochastic net, on the CPU.
+        folder: The run directory with its files.
+        input_shape: Shape of one input.
+        batches: Batch sizes.
+        threads: CPU thread counts.
+        progress: Who is told.
+    """
+    progress.start("timing original against stochastic")
+    counts = sorted({1, 10, network.samples})
+    torch_models: dict[str, Opener] = {"original": partial(open_predictor, original)}
+    for count in counts:
+        torch_models[f"stochastic, K = {count}"] = partial(_opened, network, count)
+    models = {"torch": torch_models}
+    with tempfile.TemporaryDirectory() as name:
+        if (folder / MODEL_ONNX).is_file():
+            before = write_onnx(original, torch.zeros(2, *input_shape), Path(name) / MODEL_ONNX)
+            models["onnxruntime"] = {
+                "original": partial(open_predictor, before.path),
+                f"stochastic, K = {network.samples}": partial(open_predictor, folder / MODEL_ONNX),
+            }
+        rows = latency_table(models, input_shape, batches, threads)
+    progress.stop()
+    return rows
+
+
+class _Sampled:
+    """A stochastic net with a number of samples, as a predictor."""
+
+    form, device = "torch", "cpu"
+
+    def __init__(self, network: StochasticNet, samples: int) -> None:
+        self.network, self.noise = network, network.noise(samples)
+        self.name = f"stochastic, K = {samples}"
+
+    def __call__(self, x: Tensor) -> Tensor:
+        with torch.inference_mode():
+            answer: Tensor = self.network(x, self.noise)
+            return answer
+
+
+def _opened(network: StochasticNet, samples: int, *, threads: int) -> Predictor:
+    """Return a net that answers with some samples; torch takes its threads elsewhere."""
+    return _Sampled(network, samples)
