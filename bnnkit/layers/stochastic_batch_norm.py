@@ -108,7 +108,9 @@ class StochasticBatchNorm(nn.Module):
         self.name = name
         self.shared = shared
         # a subclass may do more than normalise (timm's also drops and activates)
-        self.plain_forward = type(norm).forward in _OWN_FORWARDS and not norm._forward_hooks
+        self.plain_forward = type(norm).forward in _OWN_FORWARDS and not (
+            norm._forward_hooks or norm._forward_pre_hooks
+        )
         self.folded = False
 
     def forward(self, x: Tensor) -> Tensor:

@@ -106,6 +106,7 @@ class StochasticNet(nn.Module):
         self.temperature, self.seed = temperature, seed
         self.lazy = False
         self.virtual_rows = 4
+        self.channels_last = True
         # a buffer, so that a captured graph holds the draws and not the drawing
         self.register_buffer("draws", self.noise(), persistent=False)
         self._check_sites()
@@ -213,6 +214,8 @@ class StochasticNet(nn.Module):
     def each_under(self, x: Tensor, statistics: Tensor) -> Iterator[Tensor]:
         """Yield the probabilities under each row of statistics `[k, d]`."""
         affine = self.affine(statistics)
+        if self.channels_last and x.dim() == 4:  # what folded convolutions of many inputs like
+            x = x.contiguous(memory_format=torch.channels_last)
         for k in range(len(statistics)):
             one = {site: (a[k : k + 1], b[k : k + 1]) for site, (a, b) in affine.items()}
             self.shared.begin("single", one)
@@ -269,10 +272,15 @@ class StochasticNet(nn.Module):
         """Time both ways on some batch sizes, and take each where it is the faster.
 
         Args:
-            x: Inputs `[b, ...]`; sizes up to theirs are tried.
+            x: Inputs `[b, ...]`; sizes up to theirs are tried, and all of them for the memory
+                format of the passes.
             samples: Samples of each try.
         """
         noise = self.noise(samples)
+        formats = {}
+        for self.channels_last in (True, False):
+            formats[self.channels_last] = _seconds(self.loop, x, noise[:2])
+        self.channels_last = formats[True] <= formats[False]
         self.virtual_rows = 0
         for size in (1, 4, 16):
             if size > len(x):
