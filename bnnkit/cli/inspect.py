@@ -116,6 +116,8 @@ def _render_file(found: Mapping[str, Any], console: Console) -> None:
     facts += [(k, v) for k, v in found["metadata"].items() if len(v) < 200]
     if found["plan"]:
         facts.append(("plan", _plan_text(found["plan"])))
+        if found["plan"].get("noise"):
+            facts.append(("noise", _noise_text(found["plan"]["noise"])))
     for weights in found["weights"]:
         facts += _weights_facts(weights)
     for title in ("dangerous", "classes", "globals"):
@@ -131,6 +133,15 @@ def _render_file(found: Mapping[str, Any], console: Console) -> None:
     console.print(Text(clean(found["path"]), style="bold"))
     console.print(grid)
     console.line()
+
+
+def _noise_text(noise: Mapping[str, Any]) -> str:
+    """Say how a stochastic net samples its batch-norm statistics."""
+    return (
+        f"{noise['sampler']} statistics of {noise['sites']} batch norms with {noise['channels']:,} "
+        f"channels, at batches of {noise['batch_size']}; K = {noise['samples']}, temperature "
+        f"{noise['temperature']:.3g}"
+    )
 
 
 def _plan_text(plan: Mapping[str, Any]) -> str:

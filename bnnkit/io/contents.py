@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from bnnkit.io.programs import read_pt2_weights, read_torchscript_weights
 from bnnkit.io.sniff import FileInfo, FileKind, sniff
 from bnnkit.io.storages import TensorReader
 from bnnkit.io.torchfile import legacy_bytes, scan_legacy, zip_bytes, zip_tree
-from bnnkit.spec import Plan
+from bnnkit.spec import NoisePlan, Plan
 
 __all__ = ["file_contents"]
 
@@ -155,6 +156,12 @@ def _plan(info: FileInfo) -> Plan | None:
     return None if text is None else Plan.from_json(text)
 
 
+def _noise_summary(noise: NoisePlan) -> Mapping[str, Any]:
+    """Return what the batch-norm noise is, without the names of every layer."""
+    body = {k: v for k, v in asdict(noise).items() if k not in ("sites", "channels")}
+    return {**body, "sites": len(noise.sites), "channels": sum(noise.channels)}
+
+
 def _plan_summary(plan: Plan) -> Mapping[str, Any]:
     return {
         "arch": plan.model.arch,
@@ -164,4 +171,5 @@ def _plan_summary(plan: Plan) -> Mapping[str, Any]:
         "classes": len(plan.classes),
         "units": sum(c.size for c in plan.classes),
         "kept": sum(len(c.kept) for c in plan.classes),
+        "noise": None if plan.noise is None else _noise_summary(plan.noise),
     }

@@ -65,12 +65,14 @@ def _ood_cards(body: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _cost_card(body: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return how many times the original's time a prediction takes, at best and at worst."""
+    """Return how many times the original's time a prediction takes, at best and at worst.
+
+    Of several numbers of samples the largest counts: the last model of a setting.
+    """
     found = []
     for row in rows_of(body, "latency"):
-        others = rows_of(row, "models")[1:]
-        for model in others:
-            who = f"{clean(model.get('name'))}, " if len(others) > 1 else ""
+        for model in rows_of(row, "models")[1:][-1:]:
+            who = f"{clean(model.get('name'))}, "
             ratio = as_float(model.get("speedup"))
             if ratio > 0 and math.isfinite(ratio):
                 found.append((1 / ratio, who + setting_text(row)))
