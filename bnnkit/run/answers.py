@@ -15,7 +15,7 @@ from bnnkit.graph.outputs import main_output
 from bnnkit.io.data import Split
 from bnnkit.methods.sbn import StochasticNet
 from bnnkit.methods.temperature import tempered
-from bnnkit.metrics.uncertainty import entropy_each
+from bnnkit.metrics.uncertainty import entropy_each, mutual_information_each
 from bnnkit.run.evaluate import Predictions
 
 __all__ = [
@@ -47,15 +47,15 @@ class Answers:
         labels: int64 `[n]`.
         expected_entropy: float64 `[n]`, mean entropy of a sample's own answer, nats; None where
             there is one sample.
+        mutual_information: float64 `[n]`, what the samples disagree on, nats; likewise.
         samples: How many were averaged.
-        tempered: Whether a temperature was applied to the averages.
     """
 
     log_probs: Tensor
     labels: Tensor
     expected_entropy: Tensor | None = None
+    mutual_information: Tensor | None = None
     samples: int = 1
-    tempered: bool = False
 
     @property
     def predictions(self) -> Predictions:
@@ -64,17 +64,18 @@ class Answers:
 
     def select(self, rows: Tensor) -> Answers:
         """Return the answers to some of the inputs `[m]`."""
-        expected = self.expected_entropy
+        expected, mutual = self.expected_entropy, self.mutual_information
         return replace(
             self,
             log_probs=self.log_probs[rows],
             labels=self.labels[rows],
             expected_entropy=None if expected is None else expected[rows],
+            mutual_information=None if mutual is None else mutual[rows],
         )
 
     def at_temperature(self, temperature: float) -> Answers:
-        """Return the answers at a temperature; what the samples disagree on stays what it was."""
-        return replace(self, log_probs=tempered(self.log_probs, temperature), tempered=True)
+        """Return the answers at a temperature; the samples' own doubt stays what it was."""
+        return replace(self, log_probs=tempered(self.log_probs, temperature))
 
 
 def of_network(
@@ -215,7 +216,7 @@ def ensemble(members: Sequence[Answers]) -> Answers:
         entropy_each(m.log_probs) if m.expected_entropy is None else m.expected_entropy
         for m in members
     ]
-    return Answers(
+    return _averaged(
         F.log_softmax(mean.clamp_min(_TINY).log(), dim=1),
         members[0].labels,
         torch.stack(own).mean(0),
@@ -246,8 +247,15 @@ def _average(
             labels.append(y)
             if on_batch is not None:
                 on_batch(len(y))
-    expected = torch.cat(entropies) if samples > 1 else None
-    return Answers(torch.cat(log_probs), torch.cat(labels), expected, samples)
+    if samples == 1:
+        return Answers(torch.cat(log_probs), torch.cat(labels))
+    return _averaged(torch.cat(log_probs), torch.cat(labels), torch.cat(entropies), samples)
+
+
+def _averaged(log_probs: Tensor, labels: Tensor, expected: Tensor, samples: int) -> Answers:
+    """Return averages with the two parts of their entropy."""
+    mutual = mutual_information_each(log_probs, expected)
+    return Answers(log_probs, labels, expected, mutual, samples)
 
 
 @contextmanager

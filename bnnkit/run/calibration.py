@@ -54,7 +54,7 @@ class Calibration:
             temperature = fit_temperature(part.log_probs, part.labels)
             out[judged] = answers.select(judged).at_temperature(temperature).log_probs
         whole = fit_temperature(answers.log_probs, answers.labels)
-        return replace(answers, log_probs=out, tempered=True), whole
+        return replace(answers, log_probs=out), whole
 
 
 def plan_calibration(text: str, train: Split, test: Split, seed: int) -> Calibration:

@@ -389,7 +389,6 @@ def _deliver(job: _Job, member: _Member, ways: list[Way], folder: Path) -> dict[
     network = member.network.cpu()
     original = copied(member.net).cpu().eval()
     inputs = bench.inputs(_proof_size(shape), config.seed)
-    network.choose(inputs)
     plan = _plan(job, network)
     checks, written = write_stochastic(
         folder, network, plan, inputs, config.formats, config.onnx_noise, job.progress

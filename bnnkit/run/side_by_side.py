@@ -19,7 +19,6 @@ from bnnkit.metrics import (
     detection,
     ece,
     entropy_each,
-    mutual_information_each,
     paired_auroc_difference,
     reliability,
     risk_coverage,
@@ -89,13 +88,12 @@ def _row(way: Way, first: Way, is_first: bool) -> dict[str, Any]:
 
 
 def _scores(answers: Answers) -> dict[str, Tensor]:
-    """Return what grows with doubt: the entropy and, of several samples, its two parts."""
+    """Return what grows with doubt: the entropy and, of several samples, its untempered parts."""
     out = {"entropy": entropy_each(answers.log_probs)}
-    if answers.expected_entropy is not None:
-        out["expected_entropy"] = answers.expected_entropy
-        out["mutual_information"] = mutual_information_each(
-            answers.log_probs, answers.expected_entropy
-        )
+    for key in ("expected_entropy", "mutual_information"):
+        values = getattr(answers, key)
+        if values is not None:
+            out[key] = values
     return out
 
 
@@ -104,8 +102,6 @@ def _detected(
 ) -> dict[str, Any]:
     """Measure how well each score tells outside from inside, in % and points."""
     scores = _scores(inside)
-    if inside.tempered:  # the parts are those of the untempered samples
-        scores = {"entropy": scores["entropy"]}
     out: dict[str, Any] = {}
     theirs = _scores(outside)
     n = len(inside.labels) + len(outside.labels)
@@ -203,4 +199,24 @@ def verdict(ways: Sequence[Way], rows: Sequence[Mapping[str, Any]]) -> list[str]
                 f"A temperature alone ({alone[0].temperature:.2f}) does as well ({gap}) at one "
                 f"pass in place of {way.answers.samples}."
             )
+    return lines + _detection_verdict(way, row)
+
+
+def _detection_verdict(way: Way, row: Mapping[str, Any]) -> list[str]:
+    """Say where the averaged entropy detects another domain worse than plain batch norm does."""
+    lines = []
+    for name, found in row.get("ood", {}).items():
+        rise, other = found.get("auroc_rise"), found.get("auroc_rise_expected_entropy")
+        if rise is None or not rise.high < 0:
+            continue
+        line = (
+            f"The entropy of {way.label} tells {name} apart worse than that of plain batch norm "
+            f"({rise.value:+.2f} points of AUROC [{rise.low:+.2f}, {rise.high:+.2f}])"
+        )
+        if other is not None and other.value > rise.value:
+            line += (
+                f"; the expected entropy of a sample is the better score ({other.value:+.2f} "
+                f"points [{other.low:+.2f}, {other.high:+.2f}])"
+            )
+        lines.append(line + ".")
     return lines

@@ -54,7 +54,9 @@ class NoisePlan:
             and min(self.channels) > 0
             and 0 < self.samples <= _MOST_SAMPLES
             and 0 < self.temperature < math.inf
-            and self.seed >= 0
+            and self.batch_size > 1
+            and self.batches > 0
+            and 0 <= self.seed < 1 << 63
         )
         if not sound:
             raise StructureError(

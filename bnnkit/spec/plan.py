@@ -157,7 +157,7 @@ class Plan:
                 },
                 noise=NoisePlan.from_dict(body["noise"]) if "noise" in body else None,
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise StructureError(
                 "Reading a plan",
                 f"{type(error).__name__}: {error}",

@@ -103,8 +103,9 @@ def make_foldable(net: nn.Module, x: Tensor) -> None:
             handles.append(module.register_forward_hook(wrote(name)))
     handles += [norm.register_forward_pre_hook(reads(norm.name)) for norm in norms.values()]
     try:
-        with torch.no_grad():
-            main_output(net(x))
+        # tensors of inference mode do not count their changes
+        with torch.inference_mode(False), torch.no_grad():
+            main_output(net(x.clone()))
     finally:
         for handle in handles:
             handle.remove()

@@ -124,6 +124,7 @@ def make_network(
         seed=seed,
     )
     network.settle(x)
+    network.choose(x)
     return network
 
 

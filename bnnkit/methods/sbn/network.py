@@ -43,6 +43,11 @@ __all__ = ["Prediction", "StochasticNet"]
 _ROWS = 512
 """Most rows of one virtual batch: beyond, it only takes more memory."""
 
+_PASSES = ((False, _ROWS), (True, _ROWS), (True, 16), (False, 16))
+"""Memory formats and rows of one folded pass: activations of few rows stay in a CPU's cache."""
+
+_TRIED = 64
+
 _SAME = 1e-4
 """How far two ways to compute the same logits may differ, relative to the largest."""
 
@@ -106,7 +111,7 @@ class StochasticNet(nn.Module):
         self.temperature, self.seed = temperature, seed
         self.lazy = False
         self.virtual_rows = 4
-        self.channels_last = True
+        self.channels_last, self.pass_rows = _PASSES[0]
         # a buffer, so that a captured graph holds the draws and not the drawing
         self.register_buffer("draws", self.noise(), persistent=False)
         self._check_sites()
@@ -218,11 +223,14 @@ class StochasticNet(nn.Module):
             x = x.contiguous(memory_format=torch.channels_last)
         for k in range(len(statistics)):
             one = {site: (a[k : k + 1], b[k : k + 1]) for site, (a, b) in affine.items()}
-            self.shared.begin("single", one)
-            try:
-                yield self.probabilities(main_output(self.net(x)))
-            finally:
-                self.shared.end()
+            answers = []
+            for part in torch.split(x, self.pass_rows):
+                self.shared.begin("single", one)
+                try:
+                    answers.append(self.probabilities(main_output(self.net(part))))
+                finally:
+                    self.shared.end()
+            yield torch.cat(answers)
 
     def in_batch(self, x: Tensor) -> Tensor:
         """Return the probabilities `[b, classes]` under the statistics of this very batch."""
@@ -269,18 +277,18 @@ class StochasticNet(nn.Module):
                 self.lazy = False  # something goes around the first batch norm
 
     def choose(self, x: Tensor, samples: int = 10) -> None:
-        """Time both ways on some batch sizes, and take each where it is the faster.
+        """Time the ways to compute on this machine, and take the fastest.
 
         Args:
-            x: Inputs `[b, ...]`; sizes up to theirs are tried, and all of them for the memory
-                format of the passes.
+            x: Inputs `[b, ...]` as they will come; up to 64 are used.
             samples: Samples of each try.
         """
-        noise = self.noise(samples)
-        formats = {}
-        for self.channels_last in (True, False):
-            formats[self.channels_last] = _seconds(self.loop, x, noise[:2])
-        self.channels_last = formats[True] <= formats[False]
+        x, noise = x[:_TRIED], self.noise(samples)
+        seconds = {}
+        for way in _PASSES if x.dim() == 4 else _PASSES[:1]:
+            self.channels_last, self.pass_rows = way
+            seconds[way] = _seconds(self.loop, x, noise[:2])
+        self.channels_last, self.pass_rows = min(seconds, key=lambda way: seconds[way])
         self.virtual_rows = 0
         for size in (1, 4, 16):
             if size > len(x):

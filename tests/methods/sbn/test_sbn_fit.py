@@ -91,6 +91,7 @@ def test_a_replayed_draw_gives_the_answer_of_train_mode_on_that_batch(options, r
         expected = in_training(model)(data[row]).softmax(1)
         for way in (network.virtual, network.loop):
             torch.testing.assert_close(way(data[row], noise)[0], expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(network.in_batch(data[row]), expected, atol=1e-5, rtol=0)
 
 
 def test_batches_come_as_tensors_or_in_tuples_again_and_again_and_short_ones_are_left_out():

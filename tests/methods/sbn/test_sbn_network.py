@@ -250,6 +250,19 @@ class Pairs(nn.Module):
         return self.last(first) + self.last(second)
 
 
+class Views(nn.Module):
+    """Maps flattened by `view`, which wants them in the usual memory format."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6)
+        self.last = nn.Linear(216, 4)
+
+    def forward(self, x):
+        x = self.bn(self.conv(x)).relu()
+        return self.last(x.view(x.size(0), -1))
+
+
 def images(n=4, size=8):
     return torch.randn(n, 3, size, size, generator=source())
 
@@ -283,6 +296,7 @@ ODD = {
                                   True, []),
     "linear of another width": (lambda: Rows(6), torch.randn(4, 5, 7, generator=source()),
                                 True, []),
+    "view": (Views, images(), True, ["conv"]),
     "frames": (Frames, torch.randn(4, 2, 3, 8, 8, generator=source()), None, None),
 }  # fmt: skip
 
@@ -347,11 +361,31 @@ def test_choose_keeps_the_answers_and_takes_a_size_that_was_tried():
     network = stochastic(prepare(net, x), x)
     noise = network.noise(3)
     before = network.members(x, noise)
-    tried = network.choose(x, samples=2)["tried"]
-    assert [t["batch"] for t in tried] == [1, 4, 16][: len(tried)]
-    assert all(t["virtual"] > 0 and t["loop"] > 0 for t in tried)
+    network.choose(x, samples=2)
     assert network.virtual_rows in (0, 1, 4, 16)
     torch.testing.assert_close(network.members(x, noise), before, atol=1e-5, rtol=0)
+
+
+def test_a_net_that_views_its_maps_can_be_timed():
+    net, x = seeded(Views), images(5)
+    network = stochastic(prepare(net, x), x)
+    network.choose(x, samples=2)
+    noise = network.noise(3)
+    expected = naive(net, network, x, noise)
+    torch.testing.assert_close(network.loop(x, noise), expected, atol=1e-5, rtol=0)
+
+
+def test_members_come_one_by_one_and_leave_the_net_plain_between():
+    net, x = seeded(lambda: chain(nn.Conv2d(3, 6, 3))), images()
+    network = stochastic(prepare(net, x), x)
+    noise = network.noise(3)
+    with torch.no_grad():
+        expected, plain = network.loop(x, noise), net(x)
+        for k, member in enumerate(network.each_member(x, noise)):
+            torch.testing.assert_close(member, expected[k])
+            torch.testing.assert_close(network.net(x), plain)
+        under = network.each_under(x, network.sampler(noise))
+        torch.testing.assert_close(torch.stack(list(under)), expected)
 
 
 def test_statistics_of_another_net_are_refused():
