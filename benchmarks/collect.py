@@ -29,6 +29,10 @@ def main() -> None:
     for row in body.get("classes", []):
         row.pop("theta", None)
         row.pop("snr", None)
+    for curves in ("reliability", "risk_coverage"):
+        body.pop(curves, None)
+    body.get("fit", {}).pop("correlation", None)
+    body.get("fit", {}).pop("histogram", None)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{args.name}.json").write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
 

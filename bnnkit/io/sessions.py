@@ -105,7 +105,7 @@ def _seeded_noise(session: Any) -> Any:  # noqa: ANN401 - optional
             return None
         generator = torch.Generator().manual_seed(recipe["seed"])
         return torch.randn(recipe["samples"], recipe["size"], generator=generator).numpy()
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError):
+    except (ValueError, OverflowError, KeyError, TypeError, AttributeError, RuntimeError):
         return None  # somebody else's file: it is refused for its second input
 
 

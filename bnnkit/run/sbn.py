@@ -389,6 +389,8 @@ def _deliver(job: _Job, member: _Member, ways: list[Way], folder: Path) -> dict[
     network = member.network.cpu()
     original = copied(member.net).cpu().eval()
     inputs = bench.inputs(_proof_size(shape), config.seed)
+    if job.device.type != "cpu":
+        network.choose(inputs)  # what was the faster way there need not be it here
     plan = _plan(job, network)
     checks, written = write_stochastic(
         folder, network, plan, inputs, config.formats, config.onnx_noise, job.progress

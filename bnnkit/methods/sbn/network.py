@@ -320,6 +320,8 @@ def _seconds(function: Callable[[Tensor, Tensor], Tensor], x: Tensor, noise: Ten
         for attempt in range(3):
             start = time.perf_counter()
             function(x, noise)
+            if x.is_cuda:
+                torch.cuda.synchronize(x.device)
             if attempt:
                 best = min(best, time.perf_counter() - start)
     return best
