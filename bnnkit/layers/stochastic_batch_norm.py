@@ -62,7 +62,6 @@ class Pass:
     def __init__(self) -> None:
         self.mode = "plain"
         self.copies = 1
-        self.rows: Any = 0  # of the batch that came in; a symbol while a graph is captured
         self.widened = False
         self.affine: Mapping[str, Affine] = {}
         self.recorded: dict[str, Tensor] = {}
@@ -111,7 +110,7 @@ class StochasticBatchNorm(nn.Module):
         self.plain_forward = type(norm).forward in _OWN_FORWARDS and not (
             norm._forward_hooks or norm._forward_pre_hooks
         )
-        self.folded = False
+        self.foldable = self.folded = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[b, c, ...]`, or `[k b, c, ...]` once the copies are apart, to the same shape."""
@@ -142,7 +141,8 @@ class StochasticBatchNorm(nn.Module):
         shared, tail = self.shared, [1] * (x.dim() - 2)
         k = shared.copies
         a, b = (t.reshape(k, 1, -1, *tail) for t in (a, b))
-        apart = x.reshape(k, shared.rows, *x.shape[1:]) if shared.widened else x[None]
+        # the rows of a copy may be more than the batch's: frames of a film, patches
+        apart = x.reshape(k, -1, *x.shape[1:]) if shared.widened else x[None]
         shared.widened = True
         return torch.addcmul(b, apart, a).flatten(0, 1)
 

@@ -82,9 +82,10 @@ def make_foldable(net: nn.Module, x: Tensor) -> None:
     handles = []
 
     def wrote(name: str) -> Any:  # noqa: ANN401 - a hook
-        def hook(_: nn.Module, __: object, out: object) -> None:
+        def hook(module: nn.Module, _: object, out: object) -> None:
             uses[name] = uses.get(name, 0) + 1
-            if isinstance(out, Tensor):
+            flat = isinstance(module, nn.Linear)  # whose last axis is the channels' only then
+            if isinstance(out, Tensor) and (out.dim() == 2 or not flat):
                 written[id(out)] = (name, out, out._version)
 
         return hook
@@ -110,9 +111,9 @@ def make_foldable(net: nn.Module, x: Tensor) -> None:
         for handle in handles:
             handle.remove()
     for reader, layer in pairs.items():
-        if uses[reader] == uses[layer] == 1:
-            norm = norms[reader]
-            norm.folded = True
+        norm, width = norms[reader], net.get_parameter(f"{layer}.weight").shape[0]
+        if uses[reader] == uses[layer] == 1 and width == norm.norm.num_features:
+            norm.foldable = norm.folded = True
             _replace(net, layer, FoldableLayer(net.get_submodule(layer), norm))
 
 
@@ -122,7 +123,7 @@ def unfold(net: nn.Module) -> None:
         if isinstance(module, FoldableLayer):
             _replace(net, name, module.layer)
     for norm in carriers(net).values():
-        norm.folded = False
+        norm.foldable = norm.folded = False
 
 
 def _replace(net: nn.Module, name: str, module: nn.Module) -> None:

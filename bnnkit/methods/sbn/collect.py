@@ -77,6 +77,13 @@ def collect(
         if len(rows) == count:
             break
         statistics = _record(net, shared, x.to(device))
+        if not statistics:
+            raise StructureError(
+                "Fitting stochastic batch norm",
+                "a forward pass that uses none of the net's batch norms",
+                "there are no statistics to fit",
+                "Check that the net's forward calls the layers that it holds.",
+            )
         if moments is None:
             sites, size = tuple(statistics), len(x)
             channels = tuple(len(s) // 2 for s in statistics.values())

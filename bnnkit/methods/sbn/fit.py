@@ -145,6 +145,7 @@ def kind_of_outputs(model: nn.Module, x: Tensor) -> str:
     finally:
         for module, training in modes:
             module.training = training
+    out = out[:, None] if out.dim() == 1 else out
     per_input = out.numel() // max(1, len(x))
     if (
         out.shape[:1] != x.shape[:1]

@@ -18,8 +18,9 @@ References:
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -48,8 +49,8 @@ _PASSES = ((False, _ROWS), (True, _ROWS), (True, 16), (False, 16))
 
 _TRIED = 64
 
-_SAME = 1e-4
-"""How far two ways to compute the same logits may differ, relative to the largest."""
+_EXACT, _SAME = 1e-9, 1e-4
+"""How far two ways to compute the same may differ, in float64 and in float32."""
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -109,7 +110,7 @@ class StochasticNet(nn.Module):
         self.sites, self.channels = tuple(sites), tuple(channels)
         self.samples, self.outputs = samples, outputs
         self.temperature, self.seed = temperature, seed
-        self.lazy = False
+        self.copies_agree, self.lazy = True, False
         self.virtual_rows = 4
         self.channels_last, self.pass_rows = _PASSES[0]
         # a buffer, so that a captured graph holds the draws and not the drawing
@@ -141,8 +142,8 @@ class StochasticNet(nn.Module):
         """Draw noise `[samples, noise_size]`; without a generator the same one at each call."""
         generator = generator or torch.Generator().manual_seed(self.seed)
         shape = (samples or self.samples, self.sampler.noise_size)
-        device = next(self.sampler.buffers()).device
-        return torch.randn(shape, generator=generator, device=generator.device).to(device)
+        like = next(self.sampler.buffers())
+        return torch.randn(shape, generator=generator, device=generator.device).to(like)
 
     def affine(self, statistics: Tensor) -> dict[str, Affine]:
         """Return scale and shift `[k, c]` of each site for statistics `[k, d]`."""
@@ -172,6 +173,7 @@ class StochasticNet(nn.Module):
         if noise is None:
             same = samples in (None, self.samples)
             noise = self.draws if same else self.noise(samples)
+        noise = noise.to(self.draws)
         return self.summarise(self.members(x, noise))
 
     def summarise(self, probabilities: Tensor) -> Prediction:
@@ -187,7 +189,8 @@ class StochasticNet(nn.Module):
 
     def members(self, x: Tensor, noise: Tensor) -> Tensor:
         """Return the probabilities of each sample `[k, b, classes]`, the faster way."""
-        if torch.compiler.is_exporting() or len(x) <= self.virtual_rows:
+        exporting = torch.compiler.is_exporting()
+        if self.copies_agree and (exporting or len(x) <= self.virtual_rows):
             return self.virtual(x, noise)
         return self.loop(x, noise)
 
@@ -199,14 +202,17 @@ class StochasticNet(nn.Module):
         return torch.cat([self._copies(x, part) for part in torch.split(noise, step)])
 
     def _copies(self, x: Tensor, noise: Tensor) -> Tensor:
+        out = self._copies_raw(x, noise)
+        return self.probabilities(out).reshape(len(noise), x.shape[0], -1)
+
+    def _copies_raw(self, x: Tensor, noise: Tensor) -> Tensor:
         shared, k = self.shared, noise.shape[0]
         shared.begin("copies", self.affine(self.sampler(noise)))
-        shared.copies, shared.rows = k, x.shape[0]
+        shared.copies = k
         try:
-            out = main_output(self.net(x if self.lazy else shared.widen(x)))
+            return main_output(self.net(x if self.lazy else shared.widen(x)))
         finally:
             shared.end()
-        return self.probabilities(out).reshape(k, x.shape[0], -1)
 
     def loop(self, x: Tensor, noise: Tensor) -> Tensor:
         """Answer with one pass for each sample."""
@@ -223,14 +229,16 @@ class StochasticNet(nn.Module):
             x = x.contiguous(memory_format=torch.channels_last)
         for k in range(len(statistics)):
             one = {site: (a[k : k + 1], b[k : k + 1]) for site, (a, b) in affine.items()}
-            answers = []
-            for part in torch.split(x, self.pass_rows):
-                self.shared.begin("single", one)
-                try:
-                    answers.append(self.probabilities(main_output(self.net(part))))
-                finally:
-                    self.shared.end()
-            yield torch.cat(answers)
+            parts = torch.split(x, self.pass_rows)
+            yield self.probabilities(torch.cat([self._single(part, one) for part in parts]))
+
+    def _single(self, x: Tensor, affine: Mapping[str, Affine]) -> Tensor:
+        """Return the net's own answer under one sample."""
+        self.shared.begin("single", affine)
+        try:
+            return main_output(self.net(x))
+        finally:
+            self.shared.end()
 
     def in_batch(self, x: Tensor) -> Tensor:
         """Return the probabilities `[b, classes]` under the statistics of this very batch."""
@@ -256,25 +264,52 @@ class StochasticNet(nn.Module):
     def settle(self, x: Tensor) -> None:
         """Find the quick ways that give the same answers on real inputs.
 
-        Copies are made at the first batch norm where nothing goes around it, and samples are
-        folded into the layer before where nothing else reads that one.
+        Copies of the batch go side by side where the net keeps its inputs apart, they are made at
+        the first batch norm where nothing goes around it, and samples are folded into the layer
+        before where nothing else reads that one. The net's own outputs are compared with those of
+        one plain pass a sample, in float64 where the net can compute in it.
 
         Args:
             x: `[b, ...]`, two inputs or more.
         """
         x, noise = x[:3], self.noise(2)
-        with torch.no_grad():
-            self.lazy = False
+        unfold(self.net)
+        make_foldable(self.net, x)
+        trial, exact = copy.deepcopy(self), _EXACT
+        try:
+            trial.double()
+            expected = trial._trial_loop(x.double(), noise.double(), folded=False)
+        except Exception:  # the owner's code, which may ask for single precision
+            trial, exact = copy.deepcopy(self), _SAME
+            expected = trial._trial_loop(x, noise, folded=False)
+        x, noise = x.to(expected.dtype), noise.to(expected.dtype)
+        if not _same(trial._trial_loop(x, noise, folded=True), expected, exact):
             unfold(self.net)
-            expected = self.virtual(x, noise)
-            make_foldable(self.net, x)
-            if not _same(self.loop(x, noise), expected):
-                unfold(self.net)
-            self.lazy = True
-            try:
-                self.lazy = _same(self.virtual(x, noise), expected)
-            except (RuntimeError, ValueError, TypeError):
-                self.lazy = False  # something goes around the first batch norm
+        self.copies_agree = trial._trial_copies(x, noise, False, expected, exact)
+        self.lazy = self.copies_agree and trial._trial_copies(x, noise, True, expected, exact)
+
+    def _trial_loop(self, x: Tensor, noise: Tensor, *, folded: bool) -> Tensor:
+        """Return the net's own outputs `[k b, ...]`, one pass a sample."""
+        affine = self.affine(self.sampler(noise))
+        for norm in carriers(self.net).values():
+            norm.folded = folded and norm.foldable
+        with torch.no_grad():
+            rows = [
+                self._single(x, {s: (a[k : k + 1], b[k : k + 1]) for s, (a, b) in affine.items()})
+                for k in range(len(noise))
+            ]
+        return torch.cat(rows)
+
+    def _trial_copies(
+        self, x: Tensor, noise: Tensor, lazy: bool, expected: Tensor, exact: float
+    ) -> bool:
+        """Tell whether K copies in one pass give these outputs."""
+        self.lazy = lazy
+        try:
+            with torch.no_grad():
+                return _same(self._copies_raw(x, noise), expected, exact)
+        except (RuntimeError, ValueError, TypeError, IndexError):
+            return False  # something goes around the first batch norm, or counts its inputs
 
     def choose(self, x: Tensor, samples: int = 10) -> None:
         """Time the ways to compute on this machine, and take the fastest.
@@ -287,10 +322,13 @@ class StochasticNet(nn.Module):
         seconds = {}
         for way in _PASSES if x.dim() == 4 else _PASSES[:1]:
             self.channels_last, self.pass_rows = way
-            seconds[way] = _seconds(self.loop, x, noise[:2])
+            try:
+                seconds[way] = _seconds(self.loop, x, noise[:2])
+            except RuntimeError:  # a net that views its maps takes one format only
+                continue
         self.channels_last, self.pass_rows = min(seconds, key=lambda way: seconds[way])
         self.virtual_rows = 0
-        for size in (1, 4, 16):
+        for size in (1, 4, 16) if self.copies_agree else ():
             if size > len(x):
                 break
             virtual, loop = (_seconds(f, x[:size], noise) for f in (self.virtual, self.loop))
@@ -308,9 +346,11 @@ def _entropy(p: Tensor) -> Tensor:
     return -(p * p.clamp_min(_TINY).log()).sum(-1)
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    """Tell whether two answers agree to rounding."""
-    return a.shape == b.shape and bool((a - b).abs().max() <= _SAME)
+def _same(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    """Tell whether two outputs agree, relative to the largest."""
+    if a.shape != b.shape:
+        return False
+    return bool((a - b).abs().max() <= tolerance * b.abs().max().clamp_min(_TINY))
 
 
 def _seconds(function: Callable[[Tensor, Tensor], Tensor], x: Tensor, noise: Tensor) -> float:
