@@ -19,7 +19,7 @@ from bnnkit.io.models import LoadedModel, load_model
 from bnnkit.io.rundir import MODEL_ONNX, MODEL_PT2, MODEL_SAFETENSORS
 from bnnkit.io.runtimes import Predictor, open_predictor
 from bnnkit.io.sessions import NOISE_KEY
-from bnnkit.layers.statistics_samplers import build_sampler
+from bnnkit.layers.statistics_samplers import StatisticsSampler, build_sampler
 from bnnkit.methods.sbn import StochasticNet
 from bnnkit.run.latency import Opener, latency_table
 from bnnkit.run.progress import Progress
@@ -31,6 +31,7 @@ __all__ = ["as_stochastic", "cost", "noise_plan", "write_stochastic"]
 _RELOAD = 1e-6
 _EXPORT = 1e-5
 _SETTLE_ROWS = 3
+_MOST_NOISE = 1 << 26
 _ROUNDING_ROWS = 4
 _OUTPUTS = ("probabilities", "entropy", "mutual_information", "expected_entropy")
 
@@ -62,13 +63,22 @@ def as_stochastic(loaded: LoadedModel) -> nn.Module:
     if loaded.noise is None:
         return loaded.module
     plan, tensors = loaded.noise.plan, loaded.noise.tensors
+    if not all(t.is_floating_point() and bool(t.isfinite().all()) for t in tensors.values()):
+        raise _strange(plan, "numbers that are not finite")
     try:
         sampler = build_sampler(plan.sampler, tensors)
+        if plan.samples * sampler.noise_size > _MOST_NOISE:
+            raise _strange(plan, f"{plan.samples * sampler.noise_size} numbers of noise an answer")
         width = sampler(torch.zeros(1, sampler.noise_size)).shape
+        if width != (1, 2 * sum(plan.channels)):
+            raise _strange(plan, f"statistics of shape {list(width)}")
+        return _network(loaded, plan, sampler)
     except (KeyError, IndexError, RuntimeError) as error:
         raise _strange(plan, f"{type(error).__name__}: {error}") from error
-    if width != (1, 2 * sum(plan.channels)):
-        raise _strange(plan, f"statistics of shape {list(width)}")
+
+
+def _network(loaded: LoadedModel, plan: NoisePlan, sampler: StatisticsSampler) -> StochasticNet:
+    """Attach a sampler to a net, and find the quick ways to compute."""
     network = StochasticNet(
         loaded.module,
         sampler,
@@ -88,7 +98,7 @@ def as_stochastic(loaded: LoadedModel) -> nn.Module:
 def _strange(plan: NoisePlan, found: str) -> StructureError:
     return StructureError(
         f"Reading the batch-norm noise of a {plan.sampler!r} sampler",
-        found[:300],
+        found.splitlines()[0][:200],
         f"it should hold the statistics of {sum(plan.channels)} channels",
         "Fit it again with 'bnnkit sbn-fit'.",
     )

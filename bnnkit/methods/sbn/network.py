@@ -203,7 +203,7 @@ class StochasticNet(nn.Module):
 
     def _copies(self, x: Tensor, noise: Tensor) -> Tensor:
         out = self._copies_raw(x, noise)
-        return self.probabilities(out).reshape(len(noise), x.shape[0], -1)
+        return self.probabilities(out).reshape(noise.shape[0], x.shape[0], -1)
 
     def _copies_raw(self, x: Tensor, noise: Tensor) -> Tensor:
         shared, k = self.shared, noise.shape[0]
