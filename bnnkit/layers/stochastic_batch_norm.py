@@ -18,6 +18,7 @@ References:
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
+
+from bnnkit.errors import StructureError
 
 __all__ = ["Affine", "FoldableLayer", "Pass", "StochasticBatchNorm", "batch_statistics"]
 
@@ -49,14 +52,16 @@ def batch_statistics(x: Tensor, eps: float) -> Tensor:
         `[2 c]`.
     """
     axes = [0, *range(2, x.dim())]
+    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     variance, mean = torch.var_mean(x, axes, correction=0)
     return torch.cat([mean, 0.5 * (variance.clamp_min(0.0) + eps).log()])
 
 
-class Pass:
+class Pass(threading.local):
     """What the norms of one net do during a forward pass, and with which statistics.
 
-    A layer that is used several times has a site for each use: `bn`, `bn#2` ...
+    Every thread has its own, so that several may call one net. A layer that is used several times
+    has a site for each use: `bn`, `bn#2` ...
     """
 
     def __init__(self) -> None:
@@ -66,6 +71,10 @@ class Pass:
         self.affine: Mapping[str, Affine] = {}
         self.recorded: dict[str, Tensor] = {}
         self._uses: dict[str, int] = {}
+
+    def __reduce__(self) -> tuple[type[Pass], tuple[()]]:
+        """Copy as a pass that has not begun."""
+        return Pass, ()
 
     def begin(self, mode: str, affine: Mapping[str, Affine] | None = None) -> None:
         """Start a forward pass.
@@ -131,6 +140,13 @@ class StochasticBatchNorm(nn.Module):
             shared.recorded[site] = statistics
             a, b = self.affine(statistics[None])
             return torch.addcmul(_spread(b, x), x, _spread(a, x))
+        if site not in shared.affine:
+            raise StructureError(
+                "Running a stochastic net",
+                f"a use of batch norm {site!r} without statistics",
+                "the forward pass is not the one that they were fitted on",
+                "Fit them again with 'bnnkit sbn-fit'.",
+            )
         a, b = shared.affine[site]
         if shared.mode == "single":
             return x if self.folded else torch.addcmul(_spread(b, x), x, _spread(a, x))
@@ -140,7 +156,7 @@ class StochasticBatchNorm(nn.Module):
         """Treat K copies, stored one after the other; make them where nobody did before."""
         shared, tail = self.shared, [1] * (x.dim() - 2)
         k = shared.copies
-        a, b = (t.reshape(k, 1, -1, *tail) for t in (a, b))
+        a, b = (t.to(x.dtype).reshape(k, 1, -1, *tail) for t in (a, b))
         # the rows of a copy may be more than the batch's: frames of a film, patches
         apart = x.reshape(k, -1, *x.shape[1:]) if shared.widened else x[None]
         shared.widened = True
@@ -158,7 +174,7 @@ class StochasticBatchNorm(nn.Module):
 
 def _spread(values: Tensor, x: Tensor) -> Tensor:
     """Shape `[1, c]` to act on the channels of `x`."""
-    return values.reshape(1, -1, *[1] * (x.dim() - 2))
+    return values.to(x.dtype).reshape(1, -1, *[1] * (x.dim() - 2))
 
 
 class _InPlaceOfBatchNorm(TorchFunctionMode):
@@ -205,8 +221,8 @@ class FoldableLayer(nn.Module):
         weight, bias = self.layer.weight, self.layer.bias
         assert isinstance(weight, Tensor)  # a convolution or a linear layer
         assert bias is None or isinstance(bias, Tensor)
-        folded = weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
-        shift = shift if bias is None else shift + scale * bias
+        folded = weight * scale.to(weight.dtype).reshape(-1, *[1] * (weight.dim() - 1))
+        shift = (shift if bias is None else shift + scale * bias).to(weight.dtype)
         if isinstance(self.layer, nn.Linear):
             return F.linear(x, folded, shift)
         forward: Callable[..., Tensor] = self.layer._conv_forward  # type: ignore[assignment]

@@ -29,7 +29,7 @@ def trained_batch_size(file: str | None) -> int | None:
         body = json.loads(report.read_text(encoding="utf-8"))
         config = body["method"]["config"]
         found = config.get("train", config)["batch_size"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     trained = body.get("command") in ("train", "prune", "demo")
     return found if trained and isinstance(found, int) and found > 1 else None
@@ -60,8 +60,9 @@ def advice(
         out.append(
             f"The fitted means alone move NLL by {moved.value:+.3f} nats "
             f"[{moved.low:+.3f}, {moved.high:+.3f}]: the checkpoint's running statistics are not "
-            "those of these batches. The data, their augmentation or normalisation differ from "
-            "the training, and part of any change is this re-estimation."
+            "those of these batches, as after a short training, or where the data, their "
+            "augmentation or normalisation are not those of the training. Part of any change "
+            "is this re-estimation."
         )
     if config.samples == 1:
         out.append(

@@ -31,7 +31,7 @@ from bnnkit.run.precision import choose_device
 from bnnkit.run.progress import Progress, SilentProgress
 from bnnkit.run.provenance import collect_provenance
 from bnnkit.run.request import check_place, check_rebuildable, copied
-from bnnkit.run.sbn_fitting import Job, Member, fit_all
+from bnnkit.run.sbn_fitting import Job, Member, fit_all, load_members
 from bnnkit.run.setup import Bench, as_data_spec, as_model_spec, set_up
 from bnnkit.run.side_by_side import Way, curves, method_rows, verdict
 from bnnkit.run.stochastic import cost, noise_plan, write_stochastic
@@ -88,7 +88,7 @@ def sbn_fit(
     out = Path(out or f"{Path(spec.file or spec.arch or 'model').stem}-sbn-fit")
     check_place(out, force=force)
     job = _prepare(spec, as_data_spec(data), config, progress or SilentProgress())
-    others = [as_model_spec(m, spec.arch) for m in members]
+    others = load_members(job.bench, [as_model_spec(m, spec.arch) for m in members])
     with torch_threads(config.threads):
         first, rest = fit_all(job, others)
         ways = measure_ways(job, first, rest)

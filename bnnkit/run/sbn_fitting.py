@@ -19,7 +19,10 @@ from bnnkit.run.setup import Bench
 from bnnkit.spec import ModelSpec
 from bnnkit.spec.config import SbnConfig
 
-__all__ = ["Job", "Member", "fit_all", "network_of"]
+__all__ = ["HELD", "MEASURED", "Job", "Member", "fit_all", "load_members", "network_of"]
+
+MEASURED, HELD = "<measured>", "<held>"
+"""The data's own parts; no data set can be called so."""
 
 _ROWS = 64
 """Real inputs on which the ways to compute are compared and timed."""
@@ -53,18 +56,25 @@ class Job:
 
     def parts(self) -> dict[str, Split]:
         """Return every set of inputs that each way answers to."""
-        held = {"held": self.calibration.held} if self.calibration.held is not None else {}
-        return {"measured": self.calibration.measured, **held, **self.outside}
+        held = {HELD: self.calibration.held} if self.calibration.held is not None else {}
+        return {MEASURED: self.calibration.measured, **held, **self.outside}
 
 
-def fit_all(job: Job, others: Sequence[ModelSpec]) -> tuple[Member, list[Member]]:
+def load_members(bench: Bench, specs: Sequence[ModelSpec]) -> list[nn.Module]:
+    """Load the further members of an ensemble, which must tell the same classes apart."""
+    nets = [load_model(spec).module for spec in specs]
+    for net in nets:
+        check_outputs(classes_of(net, bench.inputs(2)), bench.data.test)
+        with_carriers(net)  # refuses a net without batch norm
+    return nets
+
+
+def fit_all(job: Job, others: Sequence[nn.Module]) -> tuple[Member, list[Member]]:
     """Fit the net, and the further members of an ensemble."""
     first = _fit(job, job.bench.module.to(job.device), "fitting the statistics")
-    rest = []
-    for i, spec in enumerate(others):
-        net = load_model(spec).module
-        check_outputs(classes_of(net, job.bench.inputs(2)), job.bench.data.test)
-        rest.append(_fit(job, net.to(job.device), f"fitting member {i + 2}"))
+    rest = [
+        _fit(job, net.to(job.device), f"fitting member {i}") for i, net in enumerate(others, 2)
+    ]
     return first, rest
 
 

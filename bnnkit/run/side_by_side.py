@@ -189,17 +189,22 @@ def verdict(ways: Sequence[Way], rows: Sequence[Mapping[str, Any]]) -> list[str]
         if difference.low is not None and difference.low > 0:
             lines.append(
                 f"A temperature alone ({alone[0].temperature:.2f}) wins: the noise costs {gap} "
-                f"against it and {way.answers.samples} passes in place of one. Divide the logits "
-                "and leave the noise out, unless its uncertainty serves you."
+                f"against it{_passes(way, ' and {} passes in place of one')}. Divide the logits and leave the noise out, "
+                "unless its uncertainty serves you."
             )
         elif difference.high is not None and difference.high < 0:
             lines.append(f"It also beats a temperature alone, by {gap}.")
         else:
             lines.append(
-                f"A temperature alone ({alone[0].temperature:.2f}) does as well ({gap}) at one "
-                f"pass in place of {way.answers.samples}."
+                f"A temperature alone ({alone[0].temperature:.2f}) does as well ({gap})"
+                f"{_passes(way, ' at one pass in place of {}')}."
             )
     return lines + _detection_verdict(way, row)
+
+
+def _passes(way: Way, text: str) -> str:
+    """Say what an average costs; nothing where there is none."""
+    return text.format(way.answers.samples) if way.answers.samples > 1 else ""
 
 
 def _detection_verdict(way: Way, row: Mapping[str, Any]) -> list[str]:

@@ -32,6 +32,7 @@ _RELOAD = 1e-6
 _EXPORT = 1e-5
 _SETTLE_ROWS = 3
 _MOST_NOISE = 1 << 26
+_SUM = 1e-3
 _ROUNDING_ROWS = 4
 _OUTPUTS = ("probabilities", "entropy", "mutual_information", "expected_entropy")
 
@@ -91,7 +92,12 @@ def _network(loaded: LoadedModel, plan: NoisePlan, sampler: StatisticsSampler) -
     )
     if loaded.spec.input_shape is not None:
         generator = torch.Generator().manual_seed(0)
-        network.settle(torch.randn(_SETTLE_ROWS, *loaded.spec.input_shape, generator=generator))
+        x = torch.randn(_SETTLE_ROWS, *loaded.spec.input_shape, generator=generator)
+        network.settle(x)
+        with torch.inference_mode():
+            rows = network(x)
+        if not bool(((rows >= 0).all() & ((rows.sum(1) - 1).abs() < _SUM)).all()):
+            raise _strange(plan, "answers that are no probabilities")
     return network
 
 
@@ -203,7 +209,7 @@ def write_onnx_with_noise(
         "seed": network.seed,
     }
     return write_onnx(
-        _WithNoise(network), example, path, noise=network.noise(2), outputs=_OUTPUTS,
+        _WithNoise(network), example, path, noise=network.draws.clone(), outputs=_OUTPUTS,
         metadata={NOISE_KEY: json.dumps(recipe)},
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ from bnnkit.io.data import Split
 from bnnkit.methods.sbn import StochasticNet
 from bnnkit.run import answers as ways_to_answer
 from bnnkit.run.answers import Answers
-from bnnkit.run.sbn_fitting import Job, Member, network_of
+from bnnkit.run.sbn_fitting import HELD, MEASURED, Job, Member, network_of
 from bnnkit.run.side_by_side import Way
 
 __all__ = ["measure_ways"]
@@ -47,7 +47,7 @@ def measure_ways(job: Job, first: Member, rest: Sequence[Member]) -> list[Way]:
 
 def _calibrated(job: Job, found: dict[str, tuple[str, dict[str, Answers]]]) -> list[Way]:
     """Return each way, and those that are worth it at a fitted temperature as well."""
-    reference = found["bn"][1]["measured"]
+    reference = found["bn"][1][MEASURED]
     calibrated = job.config.calibrate == "temperature"
     heated = {"bn", *job.networks(), "ensemble", "ensemble-sbn", "mc-dropout"}
     ways = []
@@ -55,12 +55,12 @@ def _calibrated(job: Job, found: dict[str, tuple[str, dict[str, Answers]]]) -> l
         outside = {key: parts[key] for key in job.outside}
         chosen = name == job.config.sampler
         ways.append(
-            Way(name, label, parts["measured"], reference, outside,
-                delivered=chosen and not calibrated, held=parts.get("held"))
+            Way(name, label, parts[MEASURED], reference, outside,
+                delivered=chosen and not calibrated, held=parts.get(HELD))
         )  # fmt: skip
         if not calibrated or name not in heated:
             continue
-        answers, temperature = job.calibration.temper(parts["measured"], parts.get("held"))
+        answers, temperature = job.calibration.temper(parts[MEASURED], parts.get(HELD))
         hot = {key: theirs.at_temperature(temperature) for key, theirs in outside.items()}
         full = "temperature" if name == "bn" else f"{name}+temperature"
         title = f"{label} + temperature"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bnnkit.errors import UsageError, did_you_mean
-from bnnkit.spec.noise import SAMPLERS
+from bnnkit.spec.noise import MOST_SAMPLES, SAMPLERS
 
 __all__ = [
     "PruneConfig",
@@ -201,6 +201,8 @@ class SbnConfig:
         ):
             if value < least:
                 raise _refused(option, value, f"it must be at least {least}")
+        if self.samples > MOST_SAMPLES:
+            raise _refused("--samples", self.samples, f"it must be at most {MOST_SAMPLES}")
         for option, name, known in (
             ("--sampler", self.sampler, SAMPLERS),
             ("--calibrate", self.calibrate, _CALIBRATE),

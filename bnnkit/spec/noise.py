@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bnnkit.errors import StructureError
 
-__all__ = ["OUTPUTS", "SAMPLERS", "NoisePlan"]
+__all__ = ["MOST_SAMPLES", "OUTPUTS", "SAMPLERS", "NoisePlan"]
 
 SAMPLERS = ("factorised", "layer-gaussian", "lowrank", "replay")
 """Distributions of the statistics of all layers together."""
@@ -17,7 +16,10 @@ SAMPLERS = ("factorised", "layer-gaussian", "lowrank", "replay")
 OUTPUTS = ("logits", "probabilities", "binary-logit", "binary-probability")
 """What a net may answer: scores of k classes (log-probabilities are such), or one number."""
 
-_MOST_SAMPLES = 10_000
+MOST_SAMPLES = 10_000
+"""Beyond, an average changes no digit that is printed."""
+
+_TEMPERATURES = (1e-3, 1e3)
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ class NoisePlan:
             and self.outputs in OUTPUTS
             and len(self.sites) == len(self.channels) > 0
             and min(self.channels) > 0
-            and 0 < self.samples <= _MOST_SAMPLES
-            and 0 < self.temperature < math.inf
+            and 0 < self.samples <= MOST_SAMPLES
+            and _TEMPERATURES[0] <= self.temperature <= _TEMPERATURES[1]
             and self.batch_size > 1
             and self.batches > 0
             and 0 <= self.seed < 1 << 63
@@ -77,6 +79,8 @@ class NoisePlan:
             TypeError: A field is of another kind.
             ValueError: Likewise.
         """
+        if any(isinstance(body[key], bool) for key in ("samples", "temperature", "seed")):
+            raise TypeError("a truth value where a number belongs")
         return cls(
             sampler=str(body["sampler"]),
             sites=tuple(str(s) for s in body["sites"]),

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
 
 from bnnkit.errors import StructureError
 from bnnkit.graph.outputs import main_output
 from bnnkit.layers.stochastic_batch_norm import FoldableLayer, Pass, StochasticBatchNorm
 
-__all__ = ["carriers", "make_foldable", "plain_copy", "with_carriers"]
+__all__ = ["CountBatchNorms", "carriers", "make_foldable", "plain_copy", "with_carriers"]
+
+_WHAT = "Fitting stochastic batch norm"
 
 _FOLDABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -27,16 +33,25 @@ def with_carriers(net: nn.Module) -> tuple[nn.Module, Pass]:
     Raises:
         StructureError: It has no batch norm; what normalises it is named.
     """
-    copied = copy.deepcopy(net).eval()
+    try:
+        copied = copy.deepcopy(net).eval()
+    except Exception as error:  # tensors that a hook computed, handles of libraries
+        raise StructureError(
+            _WHAT,
+            f"a net that cannot be copied: {type(error).__name__}",
+            "the noise is put into a copy, so that the net stays as it is",
+            "Let copy.deepcopy(net) work; take torch.nn.utils.weight_norm off first.",
+        ) from error
     shared = Pass()
+    _refuse_unreachable(copied)
     norms = [(name, m) for name, m in copied.named_modules() if isinstance(m, _BatchNorm)]
     if not norms:
         raise StructureError(
-            "Fitting stochastic batch norm",
+            _WHAT,
             _other_norms(net),
             "only batch norm has statistics that vary from batch to batch",
-            "Use a net with BatchNorm1d, 2d, 3d or SyncBatchNorm layers; 'bnnkit eval' measures "
-            "the calibration of any net.",
+            "Use a net with BatchNorm1d, 2d, 3d or SyncBatchNorm modules (not F.batch_norm or "
+            "TorchScript); 'bnnkit eval' measures the calibration of any net.",
         )
     for name, norm in norms:
         carrier = StochasticBatchNorm(norm, name, shared)
@@ -137,6 +152,48 @@ def _replace(net: nn.Module, name: str, module: nn.Module) -> None:
                 parent._modules[key] = module
 
 
+def _refuse_unreachable(net: nn.Module) -> None:
+    """Refuse batch norms that no carrier can stand for."""
+    for name, module in net.named_modules():
+        scripted = isinstance(module, torch.jit.ScriptModule)
+        if scripted and str(getattr(module, "original_name", "")).startswith("BatchNorm"):
+            raise StructureError(
+                _WHAT,
+                f"the batch norm {name!r} in TorchScript",
+                "its statistics cannot be replaced from outside",
+                "Use the net before torch.jit.script.",
+            )
+        if isinstance(module, _BatchNorm) and any(map(is_lazy, module.parameters())):
+            raise StructureError(
+                _WHAT,
+                f"the batch norm {name!r}, which has no parameters yet",
+                "it does not know its channels",
+                "Run the net once, or load its weights.",
+            )
+
+
+class CountBatchNorms(TorchFunctionMode):
+    """Count calls of `batch_norm` that no carrier answers.
+
+    Args:
+        calls: How many so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        self.calls += func is F.batch_norm
+        return func(*args, **(kwargs or {}))
+
+
 def _other_norms(net: nn.Module) -> str:
     """Say how a net without batch norm normalises."""
     kinds: dict[str, int] = {}
@@ -145,6 +202,6 @@ def _other_norms(net: nn.Module) -> str:
         if "norm" in kind.lower():
             kinds[kind] = kinds.get(kind, 0) + 1
     if not kinds:
-        return "a net without any normalisation layer"
+        return "a net without any normalisation module"
     listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     return f"a net without batch norm; it has {listed}"

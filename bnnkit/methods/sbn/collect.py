@@ -11,8 +11,11 @@ from torch import Tensor, nn
 from bnnkit.bayes.running_moments import RunningMoments
 from bnnkit.errors import DataError, StructureError
 from bnnkit.layers.stochastic_batch_norm import Pass
+from bnnkit.methods.sbn.carriers import CountBatchNorms
 
 __all__ = ["LEAST_BATCHES", "Collected", "collect"]
+
+_WHAT = "Fitting stochastic batch norm"
 
 LEAST_BATCHES = 50
 """A deviation from fewer batches has a relative error of more than 10 %."""
@@ -79,18 +82,19 @@ def collect(
         statistics = _record(net, shared, x.to(device))
         if not statistics:
             raise StructureError(
-                "Fitting stochastic batch norm",
+                _WHAT,
                 "a forward pass that uses none of the net's batch norms",
                 "there are no statistics to fit",
                 "Check that the net's forward calls the layers that it holds.",
             )
         if moments is None:
+            _refuse_outside(net, shared, x.to(device))
             sites, size = tuple(statistics), len(x)
             channels = tuple(len(s) // 2 for s in statistics.values())
             moments = RunningMoments.empty(2 * sum(channels))
         if tuple(statistics) != sites:
             raise StructureError(
-                "Fitting stochastic batch norm",
+                _WHAT,
                 f"{len(sites)} uses of batch norm on one batch and {len(statistics)} on another",
                 "the net's path depends on its input, so a layer has no one distribution",
             )
@@ -100,30 +104,52 @@ def collect(
             on_batch()
     if moments is None or len(rows) < LEAST_BATCHES:
         raise DataError(
-            "Fitting stochastic batch norm",
+            _WHAT,
             f"{len(rows)} full batches",
             f"at least {LEAST_BATCHES} are needed to know how much statistics vary",
             "Use more data, or smaller batches (--batch-size).",
         )
-    return Collected(sites, channels, torch.stack(rows), moments, size)
+    draws = torch.stack(rows)
+    if len(torch.unique(draws, dim=0)) < LEAST_BATCHES:
+        raise DataError(
+            _WHAT,
+            f"{len(draws)} batches of which {len(torch.unique(draws, dim=0))} differ",
+            "batches that repeat do not vary as those of the training did",
+            "Shuffle the data, so that every batch is another.",
+        )
+    return Collected(sites, channels, draws, moments, size)
+
+
+def _refuse_outside(net: nn.Module, shared: Pass, x: Tensor) -> None:
+    """Refuse a net part of whose batch norm would stay without noise."""
+    with CountBatchNorms() as counted:
+        _record(net, shared, x)
+    if counted.calls:
+        raise StructureError(
+            _WHAT,
+            f"{counted.calls} calls of batch_norm outside of batch-norm modules",
+            "they cannot be given noise, and the rest alone would be no stochastic batch norm",
+            "Let the net hold each batch norm as a module, and call it as an attribute.",
+        )
 
 
 def _full(batches: Iterable[object]) -> Iterator[Tensor]:
     """Yield the inputs of the batches that are as large as the first."""
     size = None
     for batch in batches:
-        x = batch[0] if isinstance(batch, tuple | list) else batch
-        if not isinstance(x, Tensor):
+        x = batch[0] if isinstance(batch, tuple | list) and batch else batch
+        if not isinstance(x, Tensor) or x.dim() < 2:
+            shape = f" of shape {list(x.shape)}" if isinstance(x, Tensor) else ""
             raise DataError(
-                "Fitting stochastic batch norm",
-                f"a batch of {type(x).__name__}",
+                _WHAT,
+                f"a batch of {type(x).__name__}{shape}",
                 "a batch is a tensor of inputs, or a tuple that begins with one",
             )
         if size is None:
             size = len(x)
             if size < 2:
                 raise DataError(
-                    "Fitting stochastic batch norm",
+                    _WHAT,
                     f"batches of {size}",
                     "one input has no variance",
                     "Use the batch size of the training.",
@@ -139,12 +165,19 @@ def _record(net: nn.Module, shared: Pass, x: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
             net(x)
         recorded = dict(shared.recorded)
+    except RuntimeError as error:  # the owner's code
+        raise DataError(
+            _WHAT,
+            f"a batch of shape {list(x.shape)} gave {str(error).splitlines()[0][:200]}",
+            "the net and its inputs do not fit",
+            "Check the loader, the size of its inputs and their type.",
+        ) from error
     finally:
         shared.end()
     for site, statistics in recorded.items():
         if not bool(torch.isfinite(statistics).all()):
             raise DataError(
-                "Fitting stochastic batch norm",
+                _WHAT,
                 f"a statistic of {site!r} that is not a finite number",
                 "the net overflows on a training batch",
                 "Check the weights and the normalisation of the inputs.",

@@ -9,6 +9,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -20,7 +21,7 @@ from bnnkit.layers.statistics_samplers import fit_sampler
 from bnnkit.methods.sbn.carriers import with_carriers
 from bnnkit.methods.sbn.collect import Collected, collect
 from bnnkit.methods.sbn.network import StochasticNet
-from bnnkit.spec.noise import SAMPLERS
+from bnnkit.spec.noise import MOST_SAMPLES, SAMPLERS
 
 __all__ = ["fit", "kind_of_outputs", "make_network"]
 
@@ -75,6 +76,14 @@ def fit(
             "Fitting stochastic batch norm", repr(sampler), "it is no sampler",
             did_you_mean(sampler, SAMPLERS),
         )  # fmt: skip
+    _check_numbers(samples, rank, temperature)
+    if isinstance(loader, Tensor) or not isinstance(loader, Iterable):
+        raise DataError(
+            "Fitting stochastic batch norm",
+            f"a loader of {type(loader).__name__}",
+            "a loader is gone through batch by batch",
+            "Pass a DataLoader, or a list of batches.",
+        )
     carried, shared = with_carriers(model)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     first: list[Tensor] = []
@@ -84,6 +93,17 @@ def fit(
         model, collected, sampler, x, rank=rank, samples=samples, temperature=temperature,
         seed=seed,
     )  # fmt: skip
+
+
+def _check_numbers(samples: int, rank: int, temperature: float) -> None:
+    """Refuse numbers that mean nothing."""
+    for name, value, sound, why in (
+        ("samples", samples, 1 <= samples <= MOST_SAMPLES, f"it is 1 to {MOST_SAMPLES}"),
+        ("rank", rank, rank >= 1, "it is 1 or more"),
+        ("temperature", temperature, 0 < temperature < math.inf, "it is above 0"),
+    ):
+        if not sound:
+            raise UsageError("Fitting stochastic batch norm", f"{name} = {value}", why)
 
 
 def make_network(
@@ -171,7 +191,7 @@ def _again(loader: Iterable[object]) -> Iterator[object]:
         for batch in loader:
             empty = False
             yield batch
-        if empty or iter(loader) is loader:
+        if empty or isinstance(loader, Iterator):
             return
 
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bnnkit.errors import StructureError
+from bnnkit.errors import StructureError, UsageError
 from bnnkit.graph.outputs import main_output
 from bnnkit.layers.statistics_samplers import StatisticsSampler
 from bnnkit.layers.stochastic_batch_norm import Affine
@@ -134,6 +134,23 @@ class StochasticNet(nn.Module):
                     "The statistics belong to another net: fit them again with 'bnnkit sbn-fit'.",
                 )
 
+    def _check_order(self, x: Tensor) -> None:
+        """Refuse statistics whose sites are not those of a forward pass, in its order."""
+        self.shared.begin("record")
+        try:
+            with torch.no_grad():
+                self.net(x)
+            used = tuple(self.shared.recorded)
+        finally:
+            self.shared.end()
+        if used != self.sites:
+            raise StructureError(
+                "Attaching batch-norm statistics",
+                f"statistics of {', '.join(self.sites)[:120]}",
+                f"a forward pass goes through {', '.join(used)[:120] or 'no batch norm'}",
+                "The statistics belong to another net: fit them again with 'bnnkit sbn-fit'.",
+            )
+
     # --- noise and statistics ---------------------------------------------------------------
 
     def noise(
@@ -141,7 +158,10 @@ class StochasticNet(nn.Module):
     ) -> Tensor:
         """Draw noise `[samples, noise_size]`; without a generator the same one at each call."""
         generator = generator or torch.Generator().manual_seed(self.seed)
-        shape = (samples or self.samples, self.sampler.noise_size)
+        count = self.samples if samples is None else samples
+        if count < 1:
+            raise UsageError("Averaging predictions", f"{count} samples", "it takes 1 or more")
+        shape = (count, self.sampler.noise_size)
         like = next(self.sampler.buffers())
         return torch.randn(shape, generator=generator, device=generator.device).to(like)
 
@@ -178,6 +198,8 @@ class StochasticNet(nn.Module):
 
     def summarise(self, probabilities: Tensor) -> Prediction:
         """Return mean and uncertainty of samples `[k, b, classes]`."""
+        if probabilities.dtype in (torch.float16, torch.bfloat16):
+            probabilities = probabilities.float()  # logarithms of small numbers need the range
         mean = probabilities.mean(0)
         expected = _entropy(probabilities).mean(0)
         # rounding may put a sample's entropy above that of the mean where all samples agree
@@ -203,7 +225,8 @@ class StochasticNet(nn.Module):
 
     def _copies(self, x: Tensor, noise: Tensor) -> Tensor:
         out = self._copies_raw(x, noise)
-        return self.probabilities(out).reshape(noise.shape[0], x.shape[0], -1)
+        p = self.probabilities(out)
+        return p.reshape(noise.shape[0], x.shape[0], p.shape[1])
 
     def _copies_raw(self, x: Tensor, noise: Tensor) -> Tensor:
         shared, k = self.shared, noise.shape[0]
@@ -273,6 +296,7 @@ class StochasticNet(nn.Module):
             x: `[b, ...]`, two inputs or more.
         """
         x, noise = x[:3], self.noise(2)
+        self._check_order(x)
         unfold(self.net)
         make_foldable(self.net, x)
         trial, exact = copy.deepcopy(self), _EXACT

@@ -161,7 +161,9 @@ def test_the_seed_decides():
     model, data = small(), batches()
     x = data[0]
     first, same, other = (fit(model, data, batches=50, seed=s)(x) for s in (0, 0, 1))
-    assert first.equal(same)
+    torch.testing.assert_close(
+        first, same, atol=1e-6, rtol=0
+    )  # each may have another quickest way
     assert not first.allclose(other, atol=1e-4)
 
 
