@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from bnnkit.io.rundir import REPORT_JSON
 from bnnkit.metrics import error_each
 from bnnkit.run.setup import Bench
 from bnnkit.run.side_by_side import Way
 from bnnkit.spec.config import SbnConfig
 
-__all__ = ["advice", "trained_batch_size"]
+__all__ = ["advice", "reads_batches", "trained_batch_size"]
 
 _MOVED = 0.01
 _MEMORISED = 0.03
@@ -33,6 +36,11 @@ def trained_batch_size(file: str | None) -> int | None:
         return None
     trained = body.get("command") in ("train", "prune", "demo")
     return found if trained and isinstance(found, int) and found > 1 else None
+
+
+def reads_batches(net: nn.Module) -> bool:
+    """Tell whether a net in eval mode normalises by the batch, for want of running statistics."""
+    return any(isinstance(m, _BatchNorm) and m.running_mean is None for m in net.modules())
 
 
 def advice(

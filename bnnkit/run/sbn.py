@@ -24,7 +24,7 @@ from bnnkit.run.calibration import Calibration, plan_calibration
 from bnnkit.run.evaluate import check_outputs, classes_of
 from bnnkit.run.fit_report import fit_section
 from bnnkit.run.gates import judge
-from bnnkit.run.guards import advice, trained_batch_size
+from bnnkit.run.guards import advice, reads_batches, trained_batch_size
 from bnnkit.run.html import render_html
 from bnnkit.run.latency import torch_threads
 from bnnkit.run.precision import choose_device
@@ -160,6 +160,13 @@ def _deliver(job: Job, member: Member, ways: list[Way], folder: Path) -> dict[st
     inputs = bench.inputs(_proof_size(shape), config.seed)
     if job.device.type != "cpu":
         network.choose(inputs)  # what was the faster way there need not be it here
+    batches = [n for n in config.batches_timed if n > 1 or not reads_batches(original)]
+    if reads_batches(original):
+        job.notes.append(
+            "The net's batch norm keeps no running statistics: by itself it answers an input by "
+            "the batch that it comes in, so plain batch norm was measured on the test inputs in "
+            "batches, and not timed on one."
+        )
     plan = _plan(job, network)
     checks, written = write_stochastic(
         folder, network, plan, inputs, config.formats, config.onnx_noise, job.progress
@@ -191,7 +198,7 @@ def _deliver(job: Job, member: Member, ways: list[Way], folder: Path) -> dict[st
         "verdict": verdict(ways, rows),
         **curves(_drawn(ways), ways[0].answers.log_probs.shape[1]),
         "latency": cost(
-            original, network, folder, shape, config.batches_timed, config.threads_timed,
+            original, network, folder, shape, batches, config.threads_timed,
             job.progress,
         ),
         "checks": [asdict(check) for check in checks],

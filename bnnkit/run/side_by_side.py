@@ -189,14 +189,14 @@ def verdict(ways: Sequence[Way], rows: Sequence[Mapping[str, Any]]) -> list[str]
         if difference.low is not None and difference.low > 0:
             lines.append(
                 f"A temperature alone ({alone[0].temperature:.2f}) wins: the noise costs {gap} "
-                f"against it{_passes(way, ' and {} passes in place of one')}. Divide the logits and leave the noise out, "
-                "unless its uncertainty serves you."
+                f"against it{_passes(way, ' and {} passes in place of one')}. Divide the logits "
+                "and leave the noise out, unless its uncertainty serves you."
             )
         elif difference.high is not None and difference.high < 0:
             lines.append(f"It also beats a temperature alone, by {gap}.")
         else:
             lines.append(
-                f"A temperature alone ({alone[0].temperature:.2f}) does as well ({gap})"
+                f"A temperature alone ({alone[0].temperature:.2f}) is not told apart from it ({gap})"
                 f"{_passes(way, ' at one pass in place of {}')}."
             )
     return lines + _detection_verdict(way, row)

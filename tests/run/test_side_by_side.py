@@ -193,7 +193,7 @@ def test_a_temperature_that_is_beaten_is_said_to_be():
 def test_a_temperature_that_ties_is_said_to_do_as_well():
     tie = answers(scale=2.0, jitter=0.01, samples=30)
     line = read(ways(tie, temperature=answers(scale=2.0)))[1]
-    assert line.startswith("A temperature alone (2.50) does as well (")
+    assert line.startswith("A temperature alone (2.50) is not told apart (")
     assert "one pass in place of 30" in line
 
 
