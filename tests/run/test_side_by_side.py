@@ -190,10 +190,10 @@ def test_a_temperature_that_is_beaten_is_said_to_be():
     assert line.startswith("It also beats a temperature alone, by -0.")
 
 
-def test_a_temperature_that_ties_is_said_to_do_as_well():
+def test_a_temperature_that_ties_is_not_told_apart():
     tie = answers(scale=2.0, jitter=0.01, samples=30)
     line = read(ways(tie, temperature=answers(scale=2.0)))[1]
-    assert line.startswith("A temperature alone (2.50) is not told apart (")
+    assert line.startswith("A temperature alone (2.50) is not told apart from it (")
     assert "one pass in place of 30" in line
 
 
