@@ -1,6 +1,6 @@
 """Print the mean and deviation over seeds of `sbn-fit` reports, as a Markdown table.
 
-python benchmarks/sbn_summary.py results/sbn_resnet20_jpeg_*.json
+python benchmarks/sbn_summary.py benchmarks/results/sbn_resnet20_jpeg_*.json
 """
 
 from __future__ import annotations

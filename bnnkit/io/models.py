@@ -72,6 +72,13 @@ class LoadedModel:
     noise: Noise | None = None
 
     @property
+    def full_plan(self) -> Plan | None:
+        """The rewrite together with the noise, as a file of the stochastic net carries it."""
+        if self.plan is None or self.noise is None:
+            return self.plan
+        return replace(self.plan, noise=self.noise.plan)
+
+    @property
     def form(self) -> str:
         """Whether the owner's `modules` run, or the captured `graph` was rewritten."""
         return "modules" if self.plan is None else self.plan.form

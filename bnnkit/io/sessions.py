@@ -12,13 +12,13 @@ from torch import Tensor
 from bnnkit.errors import FileRefusedError, UsageError
 from bnnkit.graph.outputs import MAIN_KEYS
 from bnnkit.io.export import check_onnx
+from bnnkit.spec.noise import MOST_NOISE
 
 __all__ = ["NOISE_KEY", "OnnxModel"]
 
 NOISE_KEY = "bnnkit.noise"
 """Property of an ONNX file with a `noise` input: JSON with its `samples`, `size` and `seed`."""
 
-_MOST_NOISE = 1 << 28
 
 _DTYPES = {
     "tensor(float)": torch.float32,
@@ -101,7 +101,7 @@ def _seeded_noise(session: Any) -> Any:  # noqa: ANN401 - optional
         return None
     try:
         recipe = {key: int(value) for key, value in json.loads(found).items()}
-        if not 0 < recipe["samples"] * recipe["size"] <= _MOST_NOISE:
+        if not 0 < recipe["samples"] * recipe["size"] <= MOST_NOISE:
             return None
         generator = torch.Generator().manual_seed(recipe["seed"])
         return torch.randn(recipe["samples"], recipe["size"], generator=generator).numpy()

@@ -132,6 +132,15 @@ class StochasticBatchNorm(nn.Module):
             out = self.norm(x)
             return out
 
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        """Answer for the layer: code of its owner may ask for `eps` or `weight`."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "norm":
+                raise
+            return getattr(self.norm, name)
+
     def normalise(self, x: Tensor) -> Tensor:
         """Normalise by the statistics that the pass asks for."""
         shared, site = self.shared, self.shared.site(self.name)
@@ -210,6 +219,15 @@ class FoldableLayer(nn.Module):
         self.layer = layer
         # not a submodule: the reader has its own place in the net
         self._reader = [reader]
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        """Answer for the layer, as its reader does for the norm."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "layer":
+                raise
+            return getattr(self.layer, name)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map like the layer, in a `single` pass with the sample's scale and shift folded in."""

@@ -25,18 +25,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bnnkit.errors import DataError
+from bnnkit.spec.noise import TEMPERATURES
 
 __all__ = ["PRIOR_DEVIATION", "fit_temperature", "tempered"]
 
 PRIOR_DEVIATION = 0.5
 """Of the logarithm of the temperature, in nats."""
 
-_MOST = 20.0
-"""Bound of |log T|: far beyond, exp overflows."""
-
 
 def fit_temperature(log_probs: Tensor, labels: Tensor) -> float:
-    """Return the temperature with the largest posterior density.
+    """Return the temperature with the largest posterior density, between 1/1000 and 1000.
 
     Args:
         log_probs: `[n, k]` logits or log-probabilities; of averaged predictions, the logarithm of
@@ -59,11 +57,11 @@ def fit_temperature(log_probs: Tensor, labels: Tensor) -> float:
         mean = torch.where(p > 0, p * z, 0.0).sum(1).mean()
         return len(labels) * beta * float(mean - at_label) + u / PRIOR_DEVIATION**2
 
-    low, high = -_MOST, _MOST
+    low, high = (-math.log(t) for t in reversed(TEMPERATURES))
     for _ in range(60):
         middle = 0.5 * (low + high)
         low, high = (low, middle) if slope(middle) > 0 else (middle, high)
-    return math.exp(-0.5 * (low + high))
+    return min(max(math.exp(-0.5 * (low + high)), TEMPERATURES[0]), TEMPERATURES[1])
 
 
 def tempered(log_probs: Tensor, temperature: float) -> Tensor:

@@ -47,9 +47,9 @@ def binned_gap(confidence: Tensor, gap: Tensor, rows: Tensor) -> Tensor:
         float64 `[r]`, for 15 bins (l, u] of equal width.
     """
     r, m = rows.shape
-    edges = torch.arange(1, BINS, dtype=torch.float64) / BINS
+    edges = torch.arange(1, BINS, dtype=torch.float64, device=confidence.device) / BINS
     bins = torch.bucketize(confidence, edges)
-    cells = bins[rows] + torch.arange(r)[:, None] * BINS
+    cells = bins[rows] + torch.arange(r, device=rows.device)[:, None] * BINS
     sums = torch.bincount(cells.flatten(), gap[rows].flatten(), minlength=r * BINS)
     return sums.view(r, BINS).abs().sum(1) / m
 

@@ -121,20 +121,31 @@ def of_statistics(
     )
 
 
-def plain(net: nn.Module, kind: Callable[[Tensor], Tensor], split: Split, device: torch.device,
-          on_batch: Callable[[int], None] | None = None) -> Answers:  # fmt: skip
+def plain(
+    net: nn.Module,
+    log_probabilities: Callable[[Tensor], Tensor],
+    split: Split,
+    device: torch.device,
+    on_batch: Callable[[int], None] | None = None,
+) -> Answers:
     """Return what a net in eval mode says.
 
     Args:
         net: The net, on the device.
-        kind: From its output to probabilities.
+        log_probabilities: From its output to log-probabilities `[b, classes]`.
         split: The inputs.
         device: Where to compute.
         on_batch: Told of every input that is done.
     """
-    with preserved_modes(net):
+    rows, labels = [], []
+    with preserved_modes(net), torch.inference_mode():
         net.eval()
-        return _average(lambda x: [kind(main_output(net(x)))], split, 1, device, on_batch)
+        for x, y in split.batches(_rows(device)):
+            rows.append(log_probabilities(main_output(net(x.to(device)))).double().cpu())
+            labels.append(y)
+            if on_batch is not None:
+                on_batch(len(y))
+    return Answers(torch.cat(rows), torch.cat(labels))
 
 
 def dropouts(net: nn.Module) -> list[nn.Module]:
@@ -233,7 +244,7 @@ def _average(
     rows: int | None = None,
 ) -> Answers:
     """Average probabilities and entropies over the members, batch by batch."""
-    size = rows or (_CPU_ROWS if device.type == "cpu" else _CUDA_ROWS)
+    size = rows or _rows(device)
     log_probs, labels, entropies = [], [], []
     with torch.inference_mode():
         for x, y in split.batches(size):
@@ -256,6 +267,11 @@ def _averaged(log_probs: Tensor, labels: Tensor, expected: Tensor, samples: int)
     """Return averages with the two parts of their entropy."""
     mutual = mutual_information_each(log_probs, expected)
     return Answers(log_probs, labels, expected, mutual, samples)
+
+
+def _rows(device: torch.device) -> int:
+    """Return how many inputs go into one call."""
+    return _CPU_ROWS if device.type == "cpu" else _CUDA_ROWS
 
 
 @contextmanager

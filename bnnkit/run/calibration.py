@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bnnkit.io.data import Split
-from bnnkit.io.datasets.subsets import random_rows, stratified_rows
+from bnnkit.io.datasets.subsets import stratified_rows
 from bnnkit.methods.temperature import fit_temperature
 from bnnkit.run.answers import Answers
 from bnnkit.spec.config import parse_calibration_split
@@ -21,9 +21,10 @@ class Calibration:
     """Which inputs a temperature is fitted to, and which are judged.
 
     Args:
-        place: `cross`, `test` or `train`.
+        place: `cross`, `test`, `train`, or `none` where nothing is calibrated.
         share: Of the part that is set aside.
         measured: The inputs on which everything is measured.
+        train: The training inputs that statistics are fitted on.
         held: The inputs set aside for the temperature; None for `cross`.
         halves: For `cross`: rows of `measured` in two halves of each class.
     """
@@ -31,6 +32,7 @@ class Calibration:
     place: str
     share: float
     measured: Split
+    train: Split
     held: Split | None = None
     halves: tuple[Tensor, Tensor] | None = None
 
@@ -72,9 +74,12 @@ def plan_calibration(text: str, train: Split, test: Split, seed: int) -> Calibra
     place, share = parse_calibration_split(text)
     generator = torch.Generator().manual_seed(seed)
     if place == "train":
-        held = train.select(random_rows(len(train), max(1, round(share * len(train))), generator))
-        return Calibration(place, share, test, held)
+        rows = torch.randperm(len(train), generator=generator)
+        count = max(1, round(share * len(train)))
+        return Calibration(
+            place, share, test, train.select(rows[count:]), train.select(rows[:count])
+        )
     stays, held_rows = stratified_rows(test.labels, share, generator)
     if place == "cross":
-        return Calibration(place, share, test, halves=(stays, held_rows))
-    return Calibration(place, share, test.select(stays), test.select(held_rows))
+        return Calibration(place, share, test, train, halves=(stays, held_rows))
+    return Calibration(place, share, test.select(stays), train, test.select(held_rows))

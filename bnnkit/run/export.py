@@ -18,12 +18,14 @@ from bnnkit.io.data import load_data
 from bnnkit.io.export import Written, write_onnx, write_pt2, write_safetensors
 from bnnkit.io.models import load_model
 from bnnkit.io.runtimes import Predictor, open_predictor
+from bnnkit.methods.sbn import StochasticNet
 from bnnkit.run.destinations import SUFFIXES, refuse_existing, staged, targets
 from bnnkit.run.evaluation import describe_data
 from bnnkit.run.forms import ModelSource, Opened, checked, describe_model, open_form
 from bnnkit.run.progress import Progress, SilentProgress
 from bnnkit.run.provenance import collect_provenance
 from bnnkit.run.setup import as_data_spec, as_model_spec
+from bnnkit.run.stochastic import as_stochastic
 from bnnkit.run.verify import require, verify_forms
 from bnnkit.spec import DataSpec, ModelSpec, Report
 
@@ -156,6 +158,10 @@ def _write(form: str, module: nn.Module, source: Opened, example: Tensor, path: 
             return write_onnx(module, example, path)
         if form == "pt2":
             return write_pt2(module, example, path)
+        if isinstance(module, StochasticNet):
+            return write_safetensors(
+                module.plain(), path, source.plan, module.sampler.state_dict()
+            )
         return write_safetensors(module, path, source.plan)
     except ArtefactError as error:
         others = ",".join(other for other in SUFFIXES if other != form)
@@ -171,7 +177,7 @@ def _reopen(
         return open_predictor(path, name=form)
     if asked is not None and (source.plan is not None or asked.arch is not None):
         again = replace(asked, file=str(path), state_key=None)
-        return open_predictor(load_model(again).module, name=form)
+        return open_predictor(as_stochastic(load_model(again)), name=form)
     # no architecture is known: a copy of the module takes every tensor, or none
     read = read_checkpoint(path)
     copy = deepcopy(module)

@@ -114,7 +114,7 @@ def open_form(
         module=module,
         input_shape=loaded.spec.input_shape,
         bytes=info.bytes if info is not None else None,
-        plan=loaded.plan,
+        plan=loaded.full_plan,
         notes=loaded.notes,
     )
 

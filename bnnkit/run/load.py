@@ -23,7 +23,7 @@ def load(
     state_key: str | None = None,
     trust_pickle: bool = False,
 ) -> nn.Module:
-    """Load a model on the CPU, in eval mode; `.train()` it to go on training.
+    """Load a model on the CPU, in eval mode; one without noise goes on training by `.train()`.
 
     A run directory and the `model.safetensors` of one need nothing else: they carry their plan,
     and the checkpoint that they were made from is not read.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -123,7 +124,7 @@ def _prepare(spec: ModelSpec, data: DataSpec, config: SbnConfig, progress: Progr
         config.calibration_split, bench.data.train, bench.data.test, config.seed
     )
     if config.calibrate == "none":
-        calibration = Calibration("none", 0.0, bench.data.test)
+        calibration = Calibration("none", 0.0, bench.data.test, bench.data.train)
     job = Job(bench, config, device, progress, calibration, outside)
     trained = config.trained_batch_size or trained_batch_size(bench.spec.file)
     if trained is not None and trained != config.batch_size:
@@ -220,5 +221,5 @@ def _drawn(ways: Sequence[Way]) -> list[Way]:
 
 def _proof_size(shape: tuple[int, ...]) -> int:
     """Return how many inputs a proof takes: fewer of large ones."""
-    numbers = max(1, int(torch.tensor(shape).prod()))
+    numbers = math.prod(shape)
     return max(4, min(_PROOF, _PROOF_NUMBERS // numbers))

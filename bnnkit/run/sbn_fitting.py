@@ -104,7 +104,7 @@ def network_of(job: Job, net: nn.Module, collected: Collected, sampler: str) -> 
 def _batches(job: Job) -> Iterator[Tensor]:
     """Yield training batches as in training, epoch after epoch."""
     generator = torch.Generator().manual_seed(job.config.seed)
-    train, size = job.bench.data.train, job.config.batch_size
+    train, size = job.calibration.train, job.config.batch_size
     while len(train) >= size:
         for x, _ in train.batches(
             size, shuffle=True, augment=True, generator=generator, drop_last=True

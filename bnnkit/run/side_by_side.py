@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -155,9 +156,10 @@ def curves(ways: Sequence[Way], classes: int) -> dict[str, Any]:
                 "aurc": Quantity(100 * aurc(p, y)[AURC], "%", len(y)),
             }
         )
-        for name, answers in {"test": way.answers, **way.outside}.items():
+        sets = [("test", way.answers, True), *((n, a, False) for n, a in way.outside.items())]
+        for name, answers, inside in sets:
             out["entropy_cdf"].append(
-                {"name": way.label, "set": name, "inside": name == "test"}
+                {"name": way.label, "set": name, "inside": inside}
                 | _cdf(entropy_each(answers.log_probs), classes)
             )
     return out
@@ -165,7 +167,7 @@ def curves(ways: Sequence[Way], classes: int) -> dict[str, Any]:
 
 def _cdf(values: Tensor, classes: int) -> dict[str, list[float]]:
     """Return the empirical distribution of entropies on a grid from 0 to log k."""
-    grid = torch.linspace(0, float(torch.tensor(float(classes)).log()), _POINTS).double()
+    grid = torch.linspace(0, math.log(classes), _POINTS, dtype=torch.float64)
     below = torch.searchsorted(values.sort().values, grid, right=True).double() / len(values)
     return {"entropy": grid.tolist(), "cdf": below.tolist()}
 
@@ -196,8 +198,8 @@ def verdict(ways: Sequence[Way], rows: Sequence[Mapping[str, Any]]) -> list[str]
             lines.append(f"It also beats a temperature alone, by {gap}.")
         else:
             lines.append(
-                f"A temperature alone ({alone[0].temperature:.2f}) is not told apart from it ({gap})"
-                f"{_passes(way, ' at one pass in place of {}')}."
+                f"A temperature alone ({alone[0].temperature:.2f}) is not told apart from it "
+                f"({gap}){_passes(way, ' at one pass in place of {}')}."
             )
     return lines + _detection_verdict(way, row)
 

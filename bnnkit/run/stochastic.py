@@ -25,13 +25,14 @@ from bnnkit.run.latency import Opener, latency_table
 from bnnkit.run.progress import Progress
 from bnnkit.run.verify import Check, require, verify_forms
 from bnnkit.spec import ModelSpec, NoisePlan, Plan
+from bnnkit.spec.noise import MOST_NOISE
 
 __all__ = ["as_stochastic", "cost", "noise_plan", "write_stochastic"]
 
 _RELOAD = 1e-6
 _EXPORT = 1e-5
 _SETTLE_ROWS = 3
-_MOST_NOISE = 1 << 26
+_FEWEST = 8
 _SUM = 1e-3
 _ROUNDING_ROWS = 4
 _OUTPUTS = ("probabilities", "entropy", "mutual_information", "expected_entropy")
@@ -68,7 +69,7 @@ def as_stochastic(loaded: LoadedModel) -> nn.Module:
         raise _strange(plan, "numbers that are not finite")
     try:
         sampler = build_sampler(plan.sampler, tensors)
-        if plan.samples * sampler.noise_size > _MOST_NOISE:
+        if plan.samples * sampler.noise_size > MOST_NOISE:
             raise _strange(plan, f"{plan.samples * sampler.noise_size} numbers of noise an answer")
         width = sampler(torch.zeros(1, sampler.noise_size)).shape
         if width != (1, 2 * sum(plan.channels)):
@@ -157,11 +158,11 @@ def write_stochastic(
     """
     progress.start("writing and checking the stochastic net", 2 + len(formats))
     reference = open_predictor(network, name="stochastic")
-    virtual = _Virtual(network)
     tolerance = max(_EXPORT, 4 * _rounding(network, inputs[:_ROUNDING_ROWS]))
-    checks = verify_forms(
-        reference, {"K passes = virtual batch": virtual}, inputs, tolerance=tolerance
-    )
+    checks = []
+    if network.copies_agree:
+        virtual = {"K passes = virtual batch": _Virtual(network)}
+        checks += verify_forms(reference, virtual, inputs, tolerance=tolerance)
     progress.advance()
     weights = write_safetensors(
         network.plain(), folder / MODEL_SAFETENSORS, plan, network.sampler.state_dict()
@@ -215,11 +216,17 @@ def write_onnx_with_noise(
 
 
 def _rounding(network: StochasticNet, inputs: Tensor) -> float:
-    """Return how far float32 itself puts the answers of this net off those of float64."""
+    """Return how far float32 itself puts the answers of this net off those of float64.
+
+    Zero where the net's code asks for float32: the plain tolerance holds then.
+    """
     with torch.inference_mode():
-        exact = copy.deepcopy(network).double()
-        expected = exact(inputs.double(), network.draws.double())
-        return float((network(inputs, network.draws).double() - expected).abs().max())
+        try:
+            exact = copy.deepcopy(network).double()
+            expected = exact(inputs.double(), network.draws.double())
+        except Exception:  # the owner's code
+            return 0.0
+        return float((network(inputs) - expected).abs().max())
 
 
 class _Virtual:
@@ -239,10 +246,10 @@ class _Virtual:
 def _check_drawing(network: StochasticNet, drawn: Predictor, inputs: Tensor) -> list[Check]:
     """Judge a graph that draws its own noise: its mean must lie within the noise of the draws."""
     with torch.inference_mode():
-        members = network.members(inputs, network.draws)
-        expected = network.summarise(members).probabilities
+        expected = network(inputs)
         # of two independent means, at eight deviations; a coarse bound for tempered answers
-        spread = members.std(0).mean() * (2 / max(1, len(members))) ** 0.5
+        members = network.members(inputs, network.noise(max(_FEWEST, network.samples)))
+        spread = members.std(0).mean() * (2 / network.samples) ** 0.5
         gap = float((drawn(inputs) - expected).abs().mean())
     tolerance = float(8 * spread * max(1.0, 1 / network.temperature)) + _EXPORT
     name = "stochastic = onnx, own draws"

@@ -81,7 +81,7 @@ def _plain(job: Job, member: Member, what: str) -> dict[str, Answers]:
     return _over(
         job, what,
         lambda split: ways_to_answer.plain(
-            member.net, member.network.probabilities, split, job.device, job.progress.advance
+            member.net, member.network.log_probabilities, split, job.device, job.progress.advance
         ),
     )  # fmt: skip
 

@@ -8,7 +8,14 @@ from typing import Any
 
 from bnnkit.errors import StructureError
 
-__all__ = ["MOST_SAMPLES", "OUTPUTS", "SAMPLERS", "NoisePlan"]
+__all__ = [
+    "MOST_NOISE",
+    "MOST_SAMPLES",
+    "OUTPUTS",
+    "SAMPLERS",
+    "TEMPERATURES",
+    "NoisePlan",
+]
 
 SAMPLERS = ("factorised", "layer-gaussian", "lowrank", "replay")
 """Distributions of the statistics of all layers together."""
@@ -19,7 +26,11 @@ OUTPUTS = ("logits", "probabilities", "binary-logit", "binary-probability")
 MOST_SAMPLES = 10_000
 """Beyond, an average changes no digit that is printed."""
 
-_TEMPERATURES = (1e-3, 1e3)
+MOST_NOISE = 1 << 26
+"""Most numbers of noise for one answer: a quarter of a gigabyte."""
+
+TEMPERATURES = (1e-3, 1e3)
+"""The least and the largest temperature."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ class NoisePlan:
             and len(self.sites) == len(self.channels) > 0
             and min(self.channels) > 0
             and 0 < self.samples <= MOST_SAMPLES
-            and _TEMPERATURES[0] <= self.temperature <= _TEMPERATURES[1]
+            and TEMPERATURES[0] <= self.temperature <= TEMPERATURES[1]
             and self.batch_size > 1
             and self.batches > 0
             and 0 <= self.seed < 1 << 63

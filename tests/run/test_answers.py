@@ -51,9 +51,18 @@ def net():
     return model.train()
 
 
+def shuffled(digits):
+    """Return 64 different batches."""
+    g = source(5)
+    return [
+        x for _ in range(4) for x, _ in digits.train.batches(SIZE, shuffle=True, generator=g)
+        if len(x) == SIZE
+    ]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def network(net, digits):
-    loader = [x for x, _ in digits.train.batches(SIZE)][:12]
+    loader = shuffled(digits)
     return sbn.fit(net, loader, batches=50, samples=4, sampler="factorised", seed=2)
 
 
@@ -117,7 +126,7 @@ def test_given_statistics_stand_for_the_running_ones(network, net, digits):
 
 
 def test_plain_is_the_net_in_eval_mode_and_leaves_it_in_train_mode(net, digits):
-    found = plain(net, softmax, digits.test, CPU)
+    found = plain(net, lambda out: out.log_softmax(1), digits.test, CPU)
     assert all(m.training for m in net.modules())
     with torch.no_grad():
         expected = copy.deepcopy(net).eval()(inputs(digits.test)).double().log_softmax(1)
@@ -190,8 +199,8 @@ def test_mc_batch_norm_is_a_forward_pass_in_train_mode_inside_training_batches(
 def test_mc_batch_norm_draws_from_the_distribution_that_is_fitted(net, digits):
     """A batch of companions alone has the statistics that `collect` records."""
     carried, shared = with_carriers(net)
-    batch = next(iter(digits.train.batches(SIZE)))[0]
-    draws = collect(carried, shared, [batch] * 50, 50).draws
+    batch, *others = shuffled(digits)
+    draws = collect(carried, shared, [batch, *others], 50).draws
     torch.testing.assert_close(draws[0, :6], net[0](batch).mean((0, 2, 3)).detach())
 
 

@@ -173,11 +173,7 @@ def _refuse_unreachable(net: nn.Module) -> None:
 
 
 class CountBatchNorms(TorchFunctionMode):
-    """Count calls of `batch_norm` that no carrier answers.
-
-    Args:
-        calls: How many so far.
-    """
+    """Count in `calls` the calls of `batch_norm` that no carrier answers."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -57,8 +57,8 @@ def collect(
     """Send batches through a net that normalises by their own statistics, and keep these.
 
     As in training, each layer reads what the layers before made of this very batch; dropout is
-    off, as it is when the statistics are used. Batches smaller than the first are left out: they
-    vary more.
+    off, as it is when the statistics are used. Batches of another size than the first are left
+    out: theirs vary otherwise.
 
     Args:
         net: A net with carriers, in eval mode.
@@ -165,7 +165,7 @@ def _record(net: nn.Module, shared: Pass, x: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
             net(x)
         recorded = dict(shared.recorded)
-    except RuntimeError as error:  # the owner's code
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:  # the owner's code
         raise DataError(
             _WHAT,
             f"a batch of shape {list(x.shape)} gave {str(error).splitlines()[0][:200]}",

@@ -9,23 +9,24 @@ References:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from bnnkit.errors import DataError, UsageError, did_you_mean
+from bnnkit.errors import DataError, StructureError, UsageError, did_you_mean
+from bnnkit.graph.capture import preserved_modes
 from bnnkit.graph.outputs import main_output
 from bnnkit.layers.statistics_samplers import fit_sampler
 from bnnkit.methods.sbn.carriers import with_carriers
-from bnnkit.methods.sbn.collect import Collected, collect
+from bnnkit.methods.sbn.collect import LEAST_BATCHES, Collected, collect
 from bnnkit.methods.sbn.network import StochasticNet
-from bnnkit.spec.noise import MOST_SAMPLES, SAMPLERS
+from bnnkit.spec.config import SbnConfig
+from bnnkit.spec.noise import MOST_NOISE, MOST_SAMPLES, SAMPLERS, TEMPERATURES
 
 __all__ = ["fit", "kind_of_outputs", "make_network"]
 
-RANK = 13
+RANK = SbnConfig.rank
 """Directions of the low-rank sampler: with the mean, 14 vectors where 300 draws are replayed."""
 
 
@@ -76,7 +77,7 @@ def fit(
             "Fitting stochastic batch norm", repr(sampler), "it is no sampler",
             did_you_mean(sampler, SAMPLERS),
         )  # fmt: skip
-    _check_numbers(samples, rank, temperature)
+    _check_numbers(batches, samples, rank, temperature)
     if isinstance(loader, Tensor) or not isinstance(loader, Iterable):
         raise DataError(
             "Fitting stochastic batch norm",
@@ -95,12 +96,18 @@ def fit(
     )  # fmt: skip
 
 
-def _check_numbers(samples: int, rank: int, temperature: float) -> None:
+def _check_numbers(batches: int, samples: int, rank: int, temperature: float) -> None:
     """Refuse numbers that mean nothing."""
     for name, value, sound, why in (
+        ("batches", batches, batches >= LEAST_BATCHES, f"it is {LEAST_BATCHES} or more"),
         ("samples", samples, 1 <= samples <= MOST_SAMPLES, f"it is 1 to {MOST_SAMPLES}"),
         ("rank", rank, rank >= 1, "it is 1 or more"),
-        ("temperature", temperature, 0 < temperature < math.inf, "it is above 0"),
+        (
+            "temperature",
+            temperature,
+            TEMPERATURES[0] <= temperature <= TEMPERATURES[1],
+            f"it is {TEMPERATURES[0]:g} to {TEMPERATURES[1]:g}",
+        ),
     ):
         if not sound:
             raise UsageError("Fitting stochastic batch norm", f"{name} = {value}", why)
@@ -133,6 +140,13 @@ def make_network(
     fitted = fit_sampler(
         sampler, collected.draws, moments.mean, moments.deviation(), collected.sizes, rank
     )
+    if samples * fitted.noise_size > MOST_NOISE:
+        raise UsageError(
+            "Fitting stochastic batch norm",
+            f"{samples} samples of {fitted.noise_size} numbers of noise each",
+            f"an answer takes at most {MOST_NOISE} numbers",
+            "Use fewer samples, or the lowrank sampler.",
+        )
     network = StochasticNet(
         model,
         fitted.to(x.device),
@@ -143,9 +157,25 @@ def make_network(
         temperature=temperature,
         seed=seed,
     )
+    _check_carried(model, network, x)
     network.settle(x)
     network.choose(x)
     return network
+
+
+def _check_carried(model: nn.Module, network: StochasticNet, x: Tensor) -> None:
+    """Refuse a net that answers otherwise with carriers in it, though they do nothing yet."""
+    rows = x[:3]
+    with preserved_modes(model), torch.no_grad():
+        expected = main_output(model.eval()(rows))
+        found = main_output(network.net(rows))
+    if found.shape != expected.shape or not torch.allclose(found, expected, 1e-4, 1e-5):
+        raise StructureError(
+            "Fitting stochastic batch norm",
+            "a net that answers otherwise when its batch norms are wrapped",
+            "its code looks at the classes or attributes of its layers",
+            "Let the forward only call its layers.",
+        )
 
 
 def kind_of_outputs(model: nn.Module, x: Tensor) -> str:
@@ -158,13 +188,8 @@ def kind_of_outputs(model: nn.Module, x: Tensor) -> str:
     Raises:
         DataError: The answer is not one row of scores an input.
     """
-    modes = [(m, m.training) for m in model.modules()]
-    try:
-        with torch.no_grad():
-            out = main_output(model.eval()(x)).detach().double()
-    finally:
-        for module, training in modes:
-            module.training = training
+    with preserved_modes(model), torch.no_grad():
+        out = main_output(model.eval()(x)).detach().double()
     out = out[:, None] if out.dim() == 1 else out
     per_input = out.numel() // max(1, len(x))
     if (

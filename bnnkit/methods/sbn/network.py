@@ -110,7 +110,7 @@ class StochasticNet(nn.Module):
         self.sites, self.channels = tuple(sites), tuple(channels)
         self.samples, self.outputs = samples, outputs
         self.temperature, self.seed = temperature, seed
-        self.copies_agree, self.lazy = True, False
+        self.copies_agree, self.lazy = False, False  # until `settle` has seen it
         self.virtual_rows = 4
         self.channels_last, self.pass_rows = _PASSES[0]
         # a buffer, so that a captured graph holds the draws and not the drawing
@@ -252,7 +252,8 @@ class StochasticNet(nn.Module):
             x = x.contiguous(memory_format=torch.channels_last)
         for k in range(len(statistics)):
             one = {site: (a[k : k + 1], b[k : k + 1]) for site, (a, b) in affine.items()}
-            parts = torch.split(x, self.pass_rows)
+            exporting = torch.compiler.is_exporting()  # a graph takes any number of rows
+            parts = (x,) if exporting else torch.split(x, self.pass_rows)
             yield self.probabilities(torch.cat([self._single(part, one) for part in parts]))
 
     def _single(self, x: Tensor, affine: Mapping[str, Affine]) -> Tensor:
@@ -270,6 +271,12 @@ class StochasticNet(nn.Module):
             return self.probabilities(main_output(self.net(x)))
         finally:
             self.shared.end()
+
+    def log_probabilities(self, out: Tensor) -> Tensor:
+        """Return the logarithm of `probabilities`, float64, where these underflow as well."""
+        if self.outputs == "logits":
+            return F.log_softmax(out.flatten(1).double(), dim=1)
+        return F.log_softmax(self.probabilities(out.double()).clamp_min(_TINY).log(), dim=1)
 
     def probabilities(self, out: Tensor) -> Tensor:
         """Turn the net's answer `[b, k]` into probabilities; one number becomes two classes."""
@@ -352,7 +359,7 @@ class StochasticNet(nn.Module):
                 continue
         self.channels_last, self.pass_rows = min(seconds, key=lambda way: seconds[way])
         self.virtual_rows = 0
-        for size in (1, 4, 16) if self.copies_agree else ():
+        for size in (1, 4, 16, 64) if self.copies_agree else ():
             if size > len(x):
                 break
             virtual, loop = (_seconds(f, x[:size], noise) for f in (self.virtual, self.loop))

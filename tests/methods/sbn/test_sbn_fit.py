@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -210,13 +211,47 @@ def test_a_batch_norm_that_takes_no_part_is_refused():
         fit(Aside(), batches(shape=(3,)), batches=50)
 
 
-@pytest.mark.parametrize("given", ["few asked for", "few there"])
-def test_fewer_than_fifty_batches_are_refused(given):
+def test_fewer_than_fifty_batches_are_refused():
     data = batches(50)
-    loader, count = (data, 49) if given == "few asked for" else (iter(data[:49]), 300)
+    with pytest.raises(UsageError, match="batches = 49; it is 50 or more"):
+        fit(small(), data, batches=49)
     with pytest.raises(DataError, match=r"49 full batches.*at least 50"):
-        fit(small(), loader, batches=count)
+        fit(small(), iter(data[:49]), batches=300)
     assert LEAST_BATCHES == 50
+
+
+def test_batches_that_repeat_are_refused():
+    with pytest.raises(DataError, match="60 batches of which 12 differ"):
+        fit(small(), batches(12), batches=60)
+
+
+def test_batch_norm_that_is_no_module_is_refused():
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bn = nn.BatchNorm1d(3)
+
+        def forward(self, x):
+            return nn.functional.batch_norm(self.bn(x), None, None, training=True)
+
+    with pytest.raises(StructureError, match="1 calls of batch_norm outside"):
+        fit(Half(), batches(shape=(3,)), batches=50)
+
+
+def test_threads_share_a_net():
+    network, data = fit(small(), batches(60), batches=60), batches(8)
+    expected = [network(x) for x in data]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(network, data * 20))
+    assert all(f.equal(e) for f, e in zip(found, expected * 20, strict=True))
+
+
+@pytest.mark.parametrize(
+    "numbers", [{"samples": 0}, {"samples": 10_001}, {"rank": 0}, {"temperature": 0.0}]
+)
+def test_numbers_that_mean_nothing_are_refused(numbers):
+    with pytest.raises(UsageError, match=next(iter(numbers))):
+        fit(small(), batches(50), batches=50, **numbers)
 
 
 @pytest.mark.parametrize("loader", [[], iter([])])
