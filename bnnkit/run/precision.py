@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -11,7 +12,22 @@ from torch import Tensor, nn
 
 from bnnkit.errors import UsageError
 
-__all__ = ["Precision", "choose_device", "choose_precision"]
+__all__ = ["Precision", "choose_device", "choose_precision", "full_precision"]
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Let a GPU multiply in float32 and not in TF32, whose three digits would be measured.
+
+    torch rounds the inputs of convolutions on CUDA to TF32 by default.
+    """
+    convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = convolutions
+        torch.backends.cuda.matmul.allow_tf32 = products
 
 
 @dataclass(frozen=True)

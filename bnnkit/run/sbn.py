@@ -28,7 +28,7 @@ from bnnkit.run.gates import judge
 from bnnkit.run.guards import advice, reads_batches, trained_batch_size
 from bnnkit.run.html import render_html
 from bnnkit.run.latency import torch_threads
-from bnnkit.run.precision import choose_device
+from bnnkit.run.precision import choose_device, full_precision
 from bnnkit.run.progress import Progress, SilentProgress
 from bnnkit.run.provenance import collect_provenance
 from bnnkit.run.request import check_place, check_rebuildable, copied
@@ -90,7 +90,7 @@ def sbn_fit(
     check_place(out, force=force)
     job = _prepare(spec, as_data_spec(data), config, progress or SilentProgress())
     others = load_members(job.bench, [as_model_spec(m, spec.arch) for m in members])
-    with torch_threads(config.threads):
+    with torch_threads(config.threads), full_precision():
         first, rest = fit_all(job, others)
         ways = measure_ways(job, first, rest)
     network = first.network
