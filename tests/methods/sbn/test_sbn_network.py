@@ -121,14 +121,14 @@ def check(net, x, *, lazy=None, folded=None, tolerance=1e-9):
 
 
 FAMILIES = [
-    ("bnnkit:resnet20-cifar", {}, 32),
-    ("torchvision:resnet18", {"num_classes": 10}, 32),
-    ("torchvision:mobilenet_v2", {"num_classes": 10}, 32),
-    ("torchvision:shufflenet_v2_x0_5", {"num_classes": 10}, 32),
+    ("bnnkit:resnet20-cifar", {}, 16),
+    ("torchvision:resnet18", {"num_classes": 10}, 16),
+    ("torchvision:mobilenet_v2", {"num_classes": 10}, 16),
+    ("torchvision:shufflenet_v2_x0_5", {"num_classes": 10}, 16),
     ("torchvision:googlenet", {"num_classes": 10, "init_weights": False, "aux_logits": False}, 32),
-    ("timm:efficientnet_b0", {"num_classes": 10}, 32),
+    ("timm:efficientnet_b0", {"num_classes": 10}, 16),
     pytest.param("torchvision:densenet121", {"num_classes": 10}, 32, marks=pytest.mark.slow),
-    pytest.param("timm:resnetv2_50", {"num_classes": 10}, 32, marks=pytest.mark.slow),
+    pytest.param("timm:resnetv2_50", {"num_classes": 10}, 16, marks=pytest.mark.slow),
 ]
 
 
