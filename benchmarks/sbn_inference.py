@@ -55,7 +55,7 @@ def cost(net: torch.nn.Module, stochastic: torch.nn.Module, threads: int) -> lis
             "K = 10, folded passes": lambda x=x, n=noise[10]: stochastic.loop(x, n),
         }
         with torch.inference_mode():
-            timings = time_interleaved(calls, max_seconds=25.0, device="cpu")
+            timings = time_interleaved(calls, max_seconds=18.0, device="cpu")
         for name, timing in timings.items():
             ratio = speedup(timing, timings["plain"])  # time over the plain time
             rows.append(
