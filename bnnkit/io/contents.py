@@ -171,5 +171,5 @@ def _plan_summary(plan: Plan) -> Mapping[str, Any]:
         "classes": len(plan.classes),
         "units": sum(c.size for c in plan.classes),
         "kept": sum(len(c.kept) for c in plan.classes),
-        "noise": None if plan.noise is None else _noise_summary(plan.noise),
+        **({} if plan.noise is None else {"noise": _noise_summary(plan.noise)}),
     }
