@@ -50,6 +50,7 @@ from bnnkit.run.request import (
     copied,
 )
 from bnnkit.run.setup import Bench, as_data_spec, as_model_spec, set_up
+from bnnkit.run.verify import proof_size
 from bnnkit.spec import DataSpec, ModelSpec, Plan, Report
 from bnnkit.spec.config import PruneConfig
 from bnnkit.spec.gates import GateOptions
@@ -313,7 +314,7 @@ def _deliver(
 ) -> Report:
     """Remove, prove, write, measure and time; anything that disagrees ends the run."""
     config, shape = job.config, tuple(job.bench.data.input_shape)
-    inputs = job.bench.inputs(_proof_size(shape), config.train.seed)
+    inputs = job.bench.inputs(proof_size(shape), config.train.seed)
     job.progress.start("removing closed channels, proving it in float64")
     slimmed = slim_exactly(trained, job.structure, decision.keep, decision.theta, inputs)
     job.progress.stop()
@@ -388,9 +389,3 @@ def _sizes(model: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
         "macs": count_macs(model, shape),
         "file_bytes": file_bytes(model),
     }
-
-
-def _proof_size(shape: tuple[int, ...]) -> int:
-    """Return how many inputs the proofs use: fewer where one input is large."""
-    numbers = torch.Size(shape).numel()
-    return 64 if numbers <= 3 * 64 * 64 else 8

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -36,6 +35,7 @@ from bnnkit.run.sbn_fitting import Job, Member, fit_all, load_members
 from bnnkit.run.setup import Bench, as_data_spec, as_model_spec, set_up
 from bnnkit.run.side_by_side import Way, curves, method_rows, verdict
 from bnnkit.run.stochastic import cost, noise_plan, write_stochastic
+from bnnkit.run.verify import proof_size
 from bnnkit.run.ways import measure_ways
 from bnnkit.spec import DataSpec, ModelSpec, Plan, Report
 from bnnkit.spec.config import SbnConfig
@@ -45,9 +45,6 @@ __all__ = ["OTHER_CLASSES", "sbn_fit"]
 
 OTHER_CLASSES = "other-classes"
 """As `--ood`: the classes that `--classes` leaves out."""
-
-_PROOF = 64
-_PROOF_NUMBERS = 64 * 3 * 64 * 64
 
 
 def sbn_fit(
@@ -158,7 +155,7 @@ def _deliver(job: Job, member: Member, ways: list[Way], folder: Path) -> dict[st
     config, bench, shape = job.config, job.bench, tuple(job.bench.data.input_shape)
     network = member.network.cpu()
     original = copied(member.net).cpu().eval()
-    inputs = bench.inputs(_proof_size(shape), config.seed)
+    inputs = bench.inputs(proof_size(shape), config.seed)
     if job.device.type != "cpu":
         network.choose(inputs)  # what was the faster way there need not be it here
     batches = [n for n in config.batches_timed if n > 1 or not reads_batches(original)]
@@ -217,9 +214,3 @@ def _plan(job: Job, network: StochasticNet) -> Plan:
 def _drawn(ways: Sequence[Way]) -> list[Way]:
     """Return the ways that the pictures show: those on all inputs, fitted means aside."""
     return [way for way in ways if way.name not in ("means", "mc-bn")]
-
-
-def _proof_size(shape: tuple[int, ...]) -> int:
-    """Return how many inputs a proof takes: fewer of large ones."""
-    numbers = math.prod(shape)
-    return max(4, min(_PROOF, _PROOF_NUMBERS // numbers))

@@ -115,16 +115,15 @@ def _detected(
             FPR95: Quantity(100 * found[FPR95], "%", n),
         }
     if not is_first and name in first.outside:
-        before = (entropy_each(first.answers.log_probs), _entropy_of(first.outside[name]))
+        before = (
+            entropy_each(first.answers.log_probs),
+            entropy_each(first.outside[name].log_probs),
+        )
         for key in [k for k in ("entropy", "expected_entropy") if k in scores]:
             d = paired_auroc_difference(*before, scores[key], theirs[key])
             rise = "auroc_rise" if key == "entropy" else f"auroc_rise_{key}"
             out[rise] = Quantity(100 * d["value"], "points", n, 100 * d["low"], 100 * d["high"])
     return out
-
-
-def _entropy_of(answers: Answers) -> Tensor:
-    return entropy_each(answers.log_probs)
 
 
 def curves(ways: Sequence[Way], classes: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from bnnkit.errors import ArtefactError, BnnkitError
 from bnnkit.io.runtimes import Predictor
 
-__all__ = ["Check", "require", "verify_forms"]
+__all__ = ["Check", "proof_size", "require", "verify_forms"]
 
 _CHUNK = 64
 _ODD = 3
@@ -121,6 +121,11 @@ def _does_not_run(name: str, batch: int, error: Exception) -> ArtefactError:
 def _check(name: str, worst: float, tolerance: float, n: int) -> Check:
     """Judge a figure."""
     return Check(name, worst, tolerance, "relative", n, bool(n) and worst <= tolerance)
+
+
+def proof_size(shape: tuple[int, ...]) -> int:
+    """Return how many inputs the proofs use: fewer where one input is large."""
+    return 64 if math.prod(shape) <= 3 * 64 * 64 else 8
 
 
 def _parts(inputs: Tensor, batch: int) -> list[Tensor]:
