@@ -47,6 +47,7 @@ def conclude(
     as_json: bool = False,
     report_file: Path | None = None,
     junit: Path | None = None,
+    closing: str | None = None,
 ) -> None:
     """Judge a report, write it, show it, and end the process where a gate asks for it.
 
@@ -56,6 +57,7 @@ def conclude(
         as_json: Whether JSON is printed instead of tables.
         report_file: Where the report goes, if anywhere.
         junit: Where the verdicts go as JUnit XML, if anywhere.
+        closing: Line under the tables; none where JSON is printed.
 
     Raises:
         UsageError: A file cannot be written, or a gate lacks its figure.
@@ -72,7 +74,10 @@ def conclude(
     if as_json:
         print_json(report.to_dict())
     else:
-        render(report, stdout_console())
+        console = stdout_console()
+        render(report, console)
+        if closing is not None:
+            console.print(closing)
     if result.rows:
         publish(report, strict=gates.strict, junit=junit)
     if (error := missing_error(result.rows)) is not None:

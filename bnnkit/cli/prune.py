@@ -235,11 +235,8 @@ def prune(
     Nobody gives a ratio: noise gates on every removable channel are learned with the weights,
     units whose signal-to-noise ratio is below 1 are closed, and their filters physically removed.
     """
-    from bnnkit.cli.console import print_json, progress_reporter, stdout_console
-    from bnnkit.cli.errors import print_error
-    from bnnkit.cli.gate import publish
-    from bnnkit.cli.tables import render
-    from bnnkit.run.gates import exit_code, missing_error
+    from bnnkit.cli.console import progress_reporter
+    from bnnkit.cli.outcome import conclude
     from bnnkit.run.prune import dry_run as plan_only
     from bnnkit.run.prune import prune as run
 
@@ -326,17 +323,10 @@ def prune(
             progress=progress,
             argv=sys.argv,
         )
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        console = stdout_console()
-        render(report, console)
-        if not dry_run:
-            console.print(f"Run directory: {report.sections['out']}")
-    if report.gates:
-        publish(report, strict=strict, junit=junit)
-        error = missing_error(report.gates)
-        if error is not None:
-            print_error(error)  # the report is on stdout already: no second document there
-            raise typer.Exit(error.code)
-        raise typer.Exit(int(exit_code(report.gates, strict=strict)))
+    conclude(
+        report,
+        None if dry_run else options,
+        as_json=as_json,
+        junit=junit,
+        closing=None if dry_run else f"Run directory: {report.sections['out']}",
+    )

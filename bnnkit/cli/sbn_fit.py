@@ -261,7 +261,7 @@ def sbn_fit(
     One pass over training batches; the weights stay as they are. The report puts plain batch
     norm, a temperature alone and the other ways to uncertainty beside the result.
     """
-    from bnnkit.cli.console import progress_reporter, stdout_console
+    from bnnkit.cli.console import progress_reporter
     from bnnkit.cli.outcome import conclude
     from bnnkit.run.sbn import sbn_fit as run
 
@@ -336,6 +336,5 @@ def sbn_fit(
         progress=progress_reporter(),
         argv=sys.argv,
     )
-    conclude(report, options, as_json=as_json, junit=junit)
-    if not as_json:
-        stdout_console().print(f"Run directory: {report.sections['out']}")
+    closing = f"Run directory: {report.sections['out']}"
+    conclude(report, options, as_json=as_json, junit=junit, closing=closing)

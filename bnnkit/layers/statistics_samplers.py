@@ -41,8 +41,6 @@ __all__ = [
 class StatisticsSampler(nn.Module):
     """What every sampler is: noise `[k, noise_size]` to statistics `[k, d]`."""
 
-    mean: Tensor
-
     @property
     def noise_size(self) -> int:
         """Numbers of noise that one sample needs."""
@@ -65,6 +63,7 @@ class Factorised(StatisticsSampler):
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("deviation", deviation)
+        self.mean: Tensor
         self.deviation: Tensor
 
     @property
@@ -88,6 +87,7 @@ class LayerGaussian(StatisticsSampler):
     def __init__(self, mean: Tensor, factors: Sequence[Tensor]) -> None:
         super().__init__()
         self.register_buffer("mean", mean)
+        self.mean: Tensor
         for i, factor in enumerate(factors):
             self.register_buffer(f"factor{i}", factor)
         self.ranks = [len(factor) for factor in factors]
@@ -116,6 +116,7 @@ class LowRank(StatisticsSampler):
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("factor", factor)
+        self.mean: Tensor
         self.factor: Tensor
 
     @property
@@ -131,19 +132,24 @@ class LowRank(StatisticsSampler):
 class Replay(StatisticsSampler):
     """The empirical distribution: the joint statistics of real batches.
 
+    The standard normal is cut into n cells of the same probability; each stands for one batch.
+
     Args:
         draws: `[n, d]`.
+
+    Raises:
+        IndexError: There are none.
     """
 
     def __init__(self, draws: Tensor) -> None:
         super().__init__()
+        if not draws.numel():
+            raise IndexError("no draws to replay")
         self.register_buffer("draws", draws)
         self.draws: Tensor
-
-    @property
-    def mean(self) -> Tensor:  # type: ignore[override]
-        """Mean of the stored draws `[d]`."""
-        return self.draws.mean(0)
+        # no buffer: they follow from the count, and buffers are what a file stores
+        shares = torch.arange(len(draws) + 1, dtype=torch.float64) / len(draws)
+        self.edges = torch.special.ndtri(shares).float()
 
     @property
     def noise_size(self) -> int:
@@ -152,9 +158,13 @@ class Replay(StatisticsSampler):
 
     def forward(self, noise: Tensor) -> Tensor:
         """Return the draw at each noise's quantile under the standard normal."""
-        n = self.draws.shape[0]
-        share = 0.5 * (1 + torch.erf(noise[:, 0] / math.sqrt(2)))
-        return self.draws[(share * n).long().clamp(0, n - 1)]
+        z, n, edges = noise[:, 0], len(self.draws), self.edges.to(noise)
+        share = 0.5 * (1 + torch.erf(z / math.sqrt(2)))
+        cell = (share * n).long().clamp(0, n - 1)
+        # erf is rounded otherwise in every precision and runtime, which next to an edge gives the
+        # cell beside; numbers of float32 compare the same in all
+        cell = cell + (z >= edges[cell + 1]).long() - (z < edges[cell]).long()
+        return self.draws[cell]
 
 
 def fit_sampler(

@@ -83,7 +83,6 @@ def of_network(
     split: Split,
     *,
     device: torch.device,
-    samples: int | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Answers:
     """Average a stochastic net over its samples, at no temperature.
@@ -92,10 +91,9 @@ def of_network(
         network: The net, on the device.
         split: The inputs.
         device: Where to compute.
-        samples: How many; None takes the net's own number.
         on_batch: Told of every input that is done.
     """
-    noise = network.noise(samples)
+    noise = network.noise()
     return _average(lambda x: network.each_member(x, noise), split, len(noise), device, on_batch)
 
 

@@ -18,16 +18,16 @@ from bnnkit.graph.settle import Slimmed
 from bnnkit.graph.structure import Structure
 from bnnkit.io.export import Written, write_onnx, write_pt2, write_safetensors
 from bnnkit.io.models import load_model
-from bnnkit.io.rundir import MODEL_ONNX, MODEL_PT2, MODEL_SAFETENSORS
+from bnnkit.io.rundir import MODEL_ONNX, MODEL_SAFETENSORS
 from bnnkit.io.runtimes import Predictor, open_predictor
-from bnnkit.run.latency import latency_table
+from bnnkit.run.original_timing import of_module, time_against_original
 from bnnkit.run.progress import Progress
 from bnnkit.run.verify import Check, require, verify_forms
+from bnnkit.run.written_forms import RELOADED, Form, agree_within, write_forms
 from bnnkit.spec import ModelSpec, Plan
 
 __all__ = ["file_bytes", "gated_predictor", "speed", "write_and_check"]
 
-_RELOAD = 1e-6
 _EXPORT = 1e-4
 
 
@@ -58,21 +58,22 @@ def write_and_check(
     reference = open_predictor(slim, name="slim")
     checks = verify_forms(gated, {"gated = slim": reference}, inputs, tolerance=_EXPORT)
     progress.advance()
-    weights = write_safetensors(slim, folder / MODEL_SAFETENSORS, plan)
-    again = load_model(ModelSpec(file=str(weights.path))).module
-    reloaded = open_predictor(again, name="reloaded")
-    checks += verify_forms(reference, {"slim = safetensors": reloaded}, inputs, tolerance=_RELOAD)
-    progress.advance()
-    written = [weights]
-    for name, write, file in (("pt2", write_pt2, MODEL_PT2), ("onnx", write_onnx, MODEL_ONNX)):
-        if name in formats:
-            written.append(write(slim, inputs[:2], folder / file))
-            opened = {f"slim = {name}": open_predictor(folder / file)}
-            checks += verify_forms(reference, opened, inputs, tolerance=_EXPORT)
-            progress.advance()
+    forms = [
+        Form("safetensors", partial(write_safetensors, slim, plan=plan), agree_within(RELOADED),
+             _reloaded),
+        Form("pt2", partial(write_pt2, slim, inputs[:2]), agree_within(_EXPORT)),
+        Form("onnx", partial(write_onnx, slim, inputs[:2]), agree_within(_EXPORT)),
+    ]  # fmt: skip
+    found, written = write_forms(folder, reference, forms, formats, inputs, progress)
+    checks += found
     progress.stop()
     require(checks)
     return checks, written
+
+
+def _reloaded(path: Path) -> Predictor:
+    """Open a safetensors file as its plan says."""
+    return open_predictor(load_model(ModelSpec(file=str(path))).module, name="reloaded")
 
 
 def gated_predictor(model: nn.Module, structure: Structure, theta: Tensor) -> Predictor:
@@ -117,28 +118,14 @@ def speed(
         progress: Who is told.
     """
     progress.start("timing original against slim")
-    with tempfile.TemporaryDirectory() as name:
-        models: dict[str, dict[str, Any]] = {
-            "torch": {"original": original, "slim": slim},
-        }
-        if (folder / MODEL_ONNX).is_file():
-            before = write_onnx(original, torch.zeros(2, *input_shape), Path(name) / MODEL_ONNX)
-            models["onnxruntime"] = {"original": before.path, "slim": folder / MODEL_ONNX}
-        rows: list[dict[str, Any]] = []
-        for device in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
-            openers = {
-                runtime: {
-                    which: partial(open_predictor, _on(source, device), device=device)
-                    for which, source in pair.items()
-                }
-                for runtime, pair in models.items()
-                if device == "cpu" or runtime == "torch"
-            }
-            rows += latency_table(openers, input_shape, batches, threads, device=device)
+    rows = time_against_original(
+        original,
+        {"slim": of_module(slim)},
+        ("slim", folder / MODEL_ONNX),
+        input_shape,
+        batches,
+        threads,
+        devices=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"],
+    )
     progress.stop()
     return rows
-
-
-def _on(source: nn.Module | Path, device: str) -> nn.Module | Path:
-    """Return a copy of a module on a device; a file stays what it is."""
-    return copy.deepcopy(source).to(device) if isinstance(source, nn.Module) else source

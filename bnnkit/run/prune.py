@@ -34,6 +34,7 @@ from bnnkit.run.artefacts import exactness, file_bytes, gated_predictor, speed, 
 from bnnkit.run.checkpoints import Checkpoints
 from bnnkit.run.describe import class_rows, layer_rows, locked_rows, most_removable
 from bnnkit.run.evaluate import Predictions, compare, measure, predictions
+from bnnkit.run.evaluation import size_ratios
 from bnnkit.run.gates import judge
 from bnnkit.run.html import render_html
 from bnnkit.run.latency import torch_threads
@@ -344,12 +345,7 @@ def _deliver(
             "original": {**measure(before), **sizes["original"]},
             "slim": {**measure(after), **sizes["slim"]},
             "paired": compare(before, after),
-            "ratios": {
-                name: sizes["original"][key] / max(1, sizes["slim"][key])
-                for name, key in (
-                    ("parameters", "parameters"), ("macs", "macs"), ("file", "file_bytes")
-                )
-            },
+            "ratios": size_ratios(sizes["original"], sizes["slim"]),
             "latency": latency,
             "classes": class_rows(
                 job.structure, decision.keep, decision.evidence, decision.theta

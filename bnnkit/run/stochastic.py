@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,20 +15,20 @@ from torch import Tensor, nn
 from bnnkit.errors import StructureError
 from bnnkit.io.export import Written, write_onnx, write_pt2, write_safetensors
 from bnnkit.io.models import LoadedModel, load_model
-from bnnkit.io.rundir import MODEL_ONNX, MODEL_PT2, MODEL_SAFETENSORS
+from bnnkit.io.rundir import MODEL_ONNX
 from bnnkit.io.runtimes import Predictor, open_predictor
 from bnnkit.io.sessions import NOISE_KEY
 from bnnkit.layers.statistics_samplers import StatisticsSampler, build_sampler
 from bnnkit.methods.sbn import StochasticNet
-from bnnkit.run.latency import Opener, latency_table
+from bnnkit.run.original_timing import OnDevice, time_against_original
 from bnnkit.run.progress import Progress
 from bnnkit.run.verify import Check, require, verify_forms
+from bnnkit.run.written_forms import RELOADED, Form, agree_within, write_forms
 from bnnkit.spec import ModelSpec, NoisePlan, Plan
 from bnnkit.spec.noise import MOST_NOISE
 
 __all__ = ["as_stochastic", "cost", "noise_plan", "write_stochastic"]
 
-_RELOAD = 1e-6
 _EXPORT = 1e-5
 _SETTLE_ROWS = 3
 _FEWEST = 8
@@ -164,30 +163,27 @@ def write_stochastic(
         virtual = {"K passes = virtual batch": _Virtual(network)}
         checks += verify_forms(reference, virtual, inputs, tolerance=tolerance)
     progress.advance()
-    weights = write_safetensors(
-        network.plain(), folder / MODEL_SAFETENSORS, plan, network.sampler.state_dict()
-    )
-    again = as_stochastic(load_model(ModelSpec(file=str(weights.path))))
-    opened = {"stochastic = safetensors": open_predictor(again, name="reloaded")}
-    checks += verify_forms(reference, opened, inputs, tolerance=_RELOAD)
-    progress.advance()
-    written = [weights]
-    if "pt2" in formats:
-        written.append(write_pt2(network, inputs[:2], folder / MODEL_PT2))
-        opened = {"stochastic = pt2": open_predictor(folder / MODEL_PT2)}
-        checks += verify_forms(reference, opened, inputs, tolerance=tolerance)
-        progress.advance()
-    if "onnx" in formats:
-        written.append(write_onnx_with_noise(network, inputs[:2], folder / MODEL_ONNX, onnx_noise))
-        opened = {"stochastic = onnx": open_predictor(folder / MODEL_ONNX)}
-        if onnx_noise == "input":
-            checks += verify_forms(reference, opened, inputs, tolerance=tolerance)
-        else:
-            checks += _check_drawing(network, opened["stochastic = onnx"], inputs)
-        progress.advance()
+    plain, noise = network.plain(), network.sampler.state_dict()
+    same = agree_within(tolerance)
+    drawn = partial(_check_drawing, network)
+    forms = [
+        Form("safetensors", partial(write_safetensors, plain, plan=plan, noise=noise),
+             agree_within(RELOADED), _reloaded),
+        Form("pt2", partial(write_pt2, network, inputs[:2]), same),
+        Form("onnx", partial(write_onnx_with_noise, network, inputs[:2], onnx_noise=onnx_noise),
+             same if onnx_noise == "input" else drawn),
+    ]  # fmt: skip
+    found, written = write_forms(folder, reference, forms, formats, inputs, progress)
+    checks += found
     progress.stop()
     require(checks)
     return checks, written
+
+
+def _reloaded(path: Path) -> Predictor:
+    """Open a safetensors file as the net that answers with its noise."""
+    again = as_stochastic(load_model(ModelSpec(file=str(path))))
+    return open_predictor(again, name="reloaded")
 
 
 def write_onnx_with_noise(
@@ -243,16 +239,18 @@ class _Virtual:
             return self.network.summarise(members).probabilities
 
 
-def _check_drawing(network: StochasticNet, drawn: Predictor, inputs: Tensor) -> list[Check]:
+def _check_drawing(
+    network: StochasticNet, name: str, model: Predictor, drawn: Predictor, inputs: Tensor
+) -> list[Check]:
     """Judge a graph that draws its own noise: its mean must lie within the noise of the draws."""
     with torch.inference_mode():
-        expected = network(inputs)
+        expected = model(inputs)
         # of two independent means, at eight deviations; a coarse bound for tempered answers
         members = network.members(inputs, network.noise(max(_FEWEST, network.samples)))
         spread = members.std(0).mean() * (2 / network.samples) ** 0.5
         gap = float((drawn(inputs) - expected).abs().mean())
     tolerance = float(8 * spread * max(1.0, 1 / network.temperature)) + _EXPORT
-    name = "stochastic = onnx, own draws"
+    name = f"{name}, own draws"
     return [Check(name, gap, tolerance, "mean difference", len(inputs), gap <= tolerance)]
 
 
@@ -278,18 +276,14 @@ def cost(
     """
     progress.start("timing original against stochastic")
     counts = sorted({1, 10, network.samples})
-    torch_models: dict[str, Opener] = {"original": partial(open_predictor, original)}
-    for count in counts:
-        torch_models[f"stochastic, K = {count}"] = partial(_opened, network, count)
-    models = {"torch": torch_models}
-    with tempfile.TemporaryDirectory() as name:
-        if (folder / MODEL_ONNX).is_file():
-            before = write_onnx(original, torch.zeros(2, *input_shape), Path(name) / MODEL_ONNX)
-            models["onnxruntime"] = {
-                "original": partial(open_predictor, before.path),
-                f"stochastic, K = {network.samples}": partial(open_predictor, folder / MODEL_ONNX),
-            }
-        rows = latency_table(models, input_shape, batches, threads)
+    rows = time_against_original(
+        original,
+        {f"stochastic, K = {count}": _sampled(network, count) for count in counts},
+        (f"stochastic, K = {network.samples}", folder / MODEL_ONNX),
+        input_shape,
+        batches,
+        threads,
+    )
     progress.stop()
     return rows
 
@@ -309,6 +303,10 @@ class _Sampled:
             return answer
 
 
-def _opened(network: StochasticNet, samples: int, *, threads: int) -> Predictor:
-    """Return a net that answers with some samples; torch takes its threads elsewhere."""
-    return _Sampled(network, samples)
+def _sampled(network: StochasticNet, samples: int) -> OnDevice:
+    """Return what opens a net that answers with some samples; on the CPU, where it is."""
+
+    def opened(*, threads: int) -> Predictor:
+        return _Sampled(network, samples)  # torch takes its threads elsewhere
+
+    return lambda device: opened

@@ -28,9 +28,18 @@ def test_gates_decide_the_exit_code_and_are_published(tmp_path, capsys, monkeypa
     code = main(["prune", *RANDOM, "--out", str(out), "--min-mac-ratio", "1000",
                  "--junit", str(junit)])  # fmt: skip
     assert code == 3
+    assert "Run directory" in capsys.readouterr().out
     assert "<failure" in junit.read_text()
     assert "min-mac-ratio" in (tmp_path / "summary.md").read_text()
     assert json.loads((out / "report.json").read_text())["gates"][0]["verdict"] == "fail"
+
+
+def test_a_dry_run_is_not_judged(tmp_path, capsys):
+    junit = tmp_path / "junit.xml"
+    code = main(["prune", *RANDOM, "--dry-run", "--min-mac-ratio", "1000", "--junit", str(junit)])
+    assert code == 0
+    assert "Run directory" not in capsys.readouterr().out
+    assert not junit.exists()
 
 
 def test_a_gate_without_its_figure_leaves_one_document_on_stdout(tmp_path, capsys, monkeypatch):

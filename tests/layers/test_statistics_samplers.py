@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from scipy import stats
 
+from bnnkit.io.export import write_onnx
 from bnnkit.layers.statistics_samplers import build_sampler, fit_sampler
 from bnnkit.spec.noise import SAMPLERS
 
@@ -66,7 +68,14 @@ def test_mean_and_deviation_of_large_samples(name):
     sd_of = draws.double().std(0, correction=ddof)
     assert float(((x.mean(0) - draws.double().mean(0)) / sd).abs().max()) < 4.5 / 40_000**0.5
     np.testing.assert_allclose(x.std(0) / sd_of, np.ones(D), atol=0.02)
-    np.testing.assert_allclose(sampler.mean, draws.mean(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["factorised", "layer-gaussian", "lowrank"])
+def test_a_gaussian_without_noise_gives_the_mean(name):
+    draws = recorded()
+    sampler = fitted(name, draws)
+    without = sampler(torch.zeros(1, sampler.noise_size))[0]
+    np.testing.assert_allclose(without, draws.mean(0), rtol=1e-5)
 
 
 def test_factorised_statistics_are_independent_gaussians():
@@ -142,6 +151,28 @@ def test_replay_can_be_asked_for_each_row_and_stays_inside():
     noise = torch.special.ndtri((torch.arange(25) + 0.5) / 25)[:, None]
     assert sampler(noise).equal(draws)
     assert sampler(torch.tensor([[-40.0], [40.0]])).equal(draws[[0, -1]])
+
+
+@pytest.mark.parametrize("n", [50, 64, 300, 5000])
+def test_replay_picks_the_same_batch_in_every_precision_and_runtime(n, tmp_path):
+    """Noise on the edges of the cells and beside them, where erf is rounded to either side."""
+    draws = torch.arange(float(n))[:, None]
+    sampler = fit_sampler("replay", draws, draws[0], draws[0], (1,), 1)
+    edges = stats.norm.ppf(np.arange(1, n) / n).astype(np.float32)
+    below, above = (np.nextafter(edges, np.float32(side)) for side in (-np.inf, np.inf))
+    noise = torch.from_numpy(np.concatenate([below, edges, above]))[:, None]
+    expected = np.tile(np.arange(n - 1), 3) + np.repeat([0, 1, 1], n - 1)
+    np.testing.assert_array_equal(sampler(noise)[:, 0], expected)
+    written = write_onnx(sampler, noise, tmp_path / "replay.onnx")
+    session = onnxruntime.InferenceSession(str(written.path))
+    (found,) = session.run(None, {"input": noise.numpy()})
+    np.testing.assert_array_equal(found[:, 0], expected)
+    np.testing.assert_array_equal(sampler.double()(noise.double())[:, 0], expected)
+
+
+def test_replay_without_draws_is_refused():
+    with pytest.raises(IndexError, match="no draws"):
+        build_sampler("replay", {"draws": torch.zeros(0, D)})
 
 
 def test_replay_keeps_its_own_copy():

@@ -8,6 +8,8 @@ from scipy.special import log_softmax
 
 from bnnkit.errors import DataError
 from bnnkit.metrics import log_probabilities
+from bnnkit.metrics.outputs import kind_of_outputs
+from bnnkit.spec.noise import OUTPUTS
 
 
 @pytest.fixture
@@ -34,6 +36,32 @@ def test_certain_probabilities_stay_finite():
     found = log_probabilities(torch.eye(3))
     assert torch.isfinite(found).all()
     assert torch.allclose(found.exp(), torch.eye(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_every_kind_is_told_in_every_precision(logits, dtype):
+    forms = {
+        "logits": [logits, logits.log_softmax(1), logits.softmax(1) * 1.2, logits[..., None]],
+        "probabilities": [logits.softmax(1), torch.eye(3), logits.softmax(1)[..., None, None]],
+        "binary-logit": [logits[:, 0], logits[:, :1], logits[:, :1, None]],
+        "binary-probability": [logits[:, 0].sigmoid(), logits[:, :1].sigmoid()],
+    }
+    assert set(forms) == set(OUTPUTS)
+    for kind, tensors in forms.items():
+        assert [kind_of_outputs(t.to(dtype)) for t in tensors] == [kind] * len(tensors)
+
+
+def test_what_single_precision_does_not_round_to_is_no_probability(logits):
+    rows = logits.softmax(1) * 1.001
+    assert kind_of_outputs(rows) == "logits"
+    assert kind_of_outputs(rows.bfloat16()) == "probabilities"
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0), (0, 3, 1), (2, 3, 4, 4), (2, 1, 3)])
+def test_other_shapes_have_no_kind(shape):
+    for read in (kind_of_outputs, log_probabilities):
+        with pytest.raises(DataError, match="outputs of shape"):
+            read(torch.zeros(shape))
 
 
 def test_non_negative_logits_are_not_probabilities():

@@ -6,7 +6,6 @@ import pytest
 import torch
 from scipy import stats
 
-from bnnkit.bayes.running_moments import RunningMoments
 from bnnkit.layers.statistics_samplers import fit_sampler
 from bnnkit.methods.sbn import Collected
 from bnnkit.run.fit_report import fit_section
@@ -17,8 +16,7 @@ D = 2 * sum(CHANNELS)
 
 
 def collected(draws):
-    moments = RunningMoments.empty(D).update(draws)
-    return Collected(("bn1", "block.bn"), CHANNELS, draws, moments, 32)
+    return Collected(("bn1", "block.bn"), CHANNELS, draws, 32)
 
 
 def section(draws, sampler="lowrank", rank=3):

@@ -2,7 +2,7 @@
 
 from bnnkit.methods.sbn.carriers import with_carriers
 from bnnkit.methods.sbn.collect import LEAST_BATCHES, Collected, collect
-from bnnkit.methods.sbn.fit import fit, kind_of_outputs, make_network
+from bnnkit.methods.sbn.fit import fit, make_network
 from bnnkit.methods.sbn.network import Prediction, StochasticNet
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "StochasticNet",
     "collect",
     "fit",
-    "kind_of_outputs",
     "make_network",
     "with_carriers",
 ]

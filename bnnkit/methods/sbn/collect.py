@@ -29,15 +29,18 @@ class Collected:
         sites: Name of each use of a batch norm, in the order of the forward pass.
         channels: Channels of each site.
         draws: `[n, d]`: for each batch `(mean, log deviation)` of each site.
-        moments: Exact moments of the draws.
         batch_size: Inputs of each batch.
     """
 
     sites: tuple[str, ...]
     channels: tuple[int, ...]
     draws: Tensor
-    moments: RunningMoments
     batch_size: int
+
+    @property
+    def moments(self) -> RunningMoments:
+        """Exact moments of the draws."""
+        return RunningMoments.empty(self.draws.shape[1]).update(self.draws)
 
     @property
     def sizes(self) -> list[int]:
@@ -74,7 +77,7 @@ def collect(
     """
     sites: tuple[str, ...] = ()
     rows: list[Tensor] = []
-    moments: RunningMoments | None = None
+    channels: tuple[int, ...] = ()
     size = 0
     for x in _full(batches):
         if len(rows) == count:
@@ -87,11 +90,10 @@ def collect(
                 "there are no statistics to fit",
                 "Check that the net's forward calls the layers that it holds.",
             )
-        if moments is None:
+        if not rows:
             _refuse_outside(net, shared, x.to(device))
             sites, size = tuple(statistics), len(x)
             channels = tuple(len(s) // 2 for s in statistics.values())
-            moments = RunningMoments.empty(2 * sum(channels))
         if tuple(statistics) != sites:
             raise StructureError(
                 _WHAT,
@@ -99,10 +101,9 @@ def collect(
                 "the net's path depends on its input, so a layer has no one distribution",
             )
         rows.append(torch.cat(list(statistics.values())).cpu())
-        moments = moments.update(rows[-1][None])
         if on_batch is not None:
             on_batch()
-    if moments is None or len(rows) < LEAST_BATCHES:
+    if len(rows) < LEAST_BATCHES:
         raise DataError(
             _WHAT,
             f"{len(rows)} full batches",
@@ -117,7 +118,7 @@ def collect(
             "batches that repeat do not vary as those of the training did",
             "Shuffle the data, so that every batch is another.",
         )
-    return Collected(sites, channels, draws, moments, size)
+    return Collected(sites, channels, draws, size)
 
 
 def _refuse_outside(net: nn.Module, shared: Pass, x: Tensor) -> None:

@@ -21,10 +21,11 @@ from bnnkit.layers.statistics_samplers import fit_sampler
 from bnnkit.methods.sbn.carriers import with_carriers
 from bnnkit.methods.sbn.collect import LEAST_BATCHES, Collected, collect
 from bnnkit.methods.sbn.network import StochasticNet
+from bnnkit.metrics.outputs import kind_of_outputs
 from bnnkit.spec.config import SbnConfig
 from bnnkit.spec.noise import MOST_NOISE, MOST_SAMPLES, SAMPLERS, TEMPERATURES
 
-__all__ = ["fit", "kind_of_outputs", "make_network"]
+__all__ = ["fit", "make_network"]
 
 RANK = SbnConfig.rank
 """Directions of the low-rank sampler: with the mean, 14 vectors where 300 draws are replayed."""
@@ -153,22 +154,37 @@ def make_network(
         collected.sites,
         collected.channels,
         samples=samples,
-        outputs=kind_of_outputs(model, x),
+        outputs=_kind_of_answer(model, x),
         temperature=temperature,
         seed=seed,
     )
-    _check_carried(model, network, x)
+    _check_carried(model, network, x[:3])
     network.settle(x)
     network.choose(x)
     return network
 
 
+def _answer(model: nn.Module, x: Tensor) -> Tensor:
+    """Return what a net answers in eval mode; it is left in the mode it was found in."""
+    with preserved_modes(model), torch.no_grad():
+        return main_output(model.eval()(x))
+
+
+def _kind_of_answer(model: nn.Module, x: Tensor) -> str:
+    """Return what kind of outputs a net answers; refuse one that has not a row for each input."""
+    out = _answer(model, x)
+    if out.shape[:1] != x.shape[:1]:
+        raise DataError(
+            "Reading class scores",
+            f"outputs of shape {list(out.shape)} for {len(x)} inputs",
+            "a classifier gives one row of scores an input",
+        )
+    return kind_of_outputs(out)
+
+
 def _check_carried(model: nn.Module, network: StochasticNet, x: Tensor) -> None:
     """Refuse a net that answers otherwise with carriers in it, though they do nothing yet."""
-    rows = x[:3]
-    with preserved_modes(model), torch.no_grad():
-        expected = main_output(model.eval()(rows))
-        found = main_output(network.net(rows))
+    expected, found = _answer(model, x), _answer(network.net, x)
     if found.shape != expected.shape or not torch.allclose(found, expected, 1e-4, 1e-5):
         raise StructureError(
             "Fitting stochastic batch norm",
@@ -176,37 +192,6 @@ def _check_carried(model: nn.Module, network: StochasticNet, x: Tensor) -> None:
             "its code looks at the classes or attributes of its layers",
             "Let the forward only call its layers.",
         )
-
-
-def kind_of_outputs(model: nn.Module, x: Tensor) -> str:
-    """Tell what a classifier answers: scores, probabilities, or one number of a binary model.
-
-    Args:
-        model: The net; left in the mode it was found in.
-        x: Real inputs `[b, ...]`.
-
-    Raises:
-        DataError: The answer is not one row of scores an input.
-    """
-    with preserved_modes(model), torch.no_grad():
-        out = main_output(model.eval()(x)).detach().double()
-    out = out[:, None] if out.dim() == 1 else out
-    per_input = out.numel() // max(1, len(x))
-    if (
-        out.shape[:1] != x.shape[:1]
-        or out.flatten(1).shape[1:] != (per_input,)
-        or (out.dim() > 2 and out.shape[1] != per_input)
-    ):
-        raise DataError(
-            "Reading class scores", f"outputs of shape {list(out.shape)} for {len(x)} inputs",
-            "a classifier gives one row of scores an input",
-        )  # fmt: skip
-    if per_input == 1:
-        inside = bool(((out >= 0) & (out <= 1)).all())
-        return "binary-probability" if inside else "binary-logit"
-    rows = out.flatten(1)
-    sums_to_one = bool(((rows.sum(1) - 1).abs() <= 1e-4).all())
-    return "probabilities" if sums_to_one and bool((rows >= 0).all()) else "logits"
 
 
 def _again(loader: Iterable[object]) -> Iterator[object]:

@@ -18,9 +18,7 @@ References:
 
 from __future__ import annotations
 
-import copy
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -31,26 +29,10 @@ from bnnkit.errors import StructureError, UsageError
 from bnnkit.graph.outputs import main_output
 from bnnkit.layers.statistics_samplers import StatisticsSampler
 from bnnkit.layers.stochastic_batch_norm import Affine
-from bnnkit.methods.sbn.carriers import (
-    carriers,
-    make_foldable,
-    plain_copy,
-    unfold,
-    with_carriers,
-)
+from bnnkit.methods.sbn.carriers import carriers, plain_copy, with_carriers
+from bnnkit.methods.sbn.quick_ways import MOST_ROWS, choose_fastest, find_ways
 
 __all__ = ["Prediction", "StochasticNet"]
-
-_ROWS = 512
-"""Most rows of one virtual batch: beyond, it only takes more memory."""
-
-_PASSES = ((False, _ROWS), (True, _ROWS), (True, 16), (False, 16))
-"""Memory formats and rows of one folded pass: activations of few rows stay in a CPU's cache."""
-
-_TRIED = 64
-
-_EXACT, _SAME = 1e-9, 1e-4
-"""How far two ways to compute the same may differ, in float64 and in float32."""
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -112,7 +94,7 @@ class StochasticNet(nn.Module):
         self.temperature, self.seed = temperature, seed
         self.copies_agree, self.lazy = False, False  # until `settle` has seen it
         self.virtual_rows = 4
-        self.channels_last, self.pass_rows = _PASSES[0]
+        self.channels_last, self.pass_rows = False, MOST_ROWS
         # a buffer, so that a captured graph holds the draws and not the drawing
         self.register_buffer("draws", self.noise(), persistent=False)
         self._check_sites()
@@ -220,15 +202,15 @@ class StochasticNet(nn.Module):
         """Answer with K copies of the batch in one pass, each under its own statistics."""
         if torch.compiler.is_exporting():
             return self._copies(x, noise)
-        step = max(1, _ROWS // max(1, len(x)))
+        step = max(1, MOST_ROWS // max(1, len(x)))
         return torch.cat([self._copies(x, part) for part in torch.split(noise, step)])
 
     def _copies(self, x: Tensor, noise: Tensor) -> Tensor:
-        out = self._copies_raw(x, noise)
-        p = self.probabilities(out)
+        p = self.probabilities(self.outputs_of_copies(x, noise))
         return p.reshape(noise.shape[0], x.shape[0], p.shape[1])
 
-    def _copies_raw(self, x: Tensor, noise: Tensor) -> Tensor:
+    def outputs_of_copies(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Return the net's own outputs `[k b, ...]` for K copies of the batch, in one pass."""
         shared, k = self.shared, noise.shape[0]
         shared.begin("copies", self.affine(self.sampler(noise)))
         shared.copies = k
@@ -250,14 +232,20 @@ class StochasticNet(nn.Module):
         affine = self.affine(statistics)
         if self.channels_last and x.dim() == 4:  # what folded convolutions of many inputs like
             x = x.contiguous(memory_format=torch.channels_last)
-        for k in range(len(statistics)):
+        yield from map(self.probabilities, self.each_output(x, affine, len(statistics)))
+
+    def each_output(
+        self, x: Tensor, affine: Mapping[str, Affine], samples: int
+    ) -> Iterator[Tensor]:
+        """Yield the net's own outputs `[b, ...]` under one sample after the other."""
+        for k in range(samples):
             one = {site: (a[k : k + 1], b[k : k + 1]) for site, (a, b) in affine.items()}
             exporting = torch.compiler.is_exporting()  # a graph takes any number of rows
             parts = (x,) if exporting else torch.split(x, self.pass_rows)
-            yield self.probabilities(torch.cat([self._single(part, one) for part in parts]))
+            yield torch.cat([self._single(part, one) for part in parts])
 
     def _single(self, x: Tensor, affine: Mapping[str, Affine]) -> Tensor:
-        """Return the net's own answer under one sample."""
+        """Return the net's own outputs under one sample."""
         self.shared.begin("single", affine)
         try:
             return main_output(self.net(x))
@@ -302,45 +290,9 @@ class StochasticNet(nn.Module):
         Args:
             x: `[b, ...]`, two inputs or more.
         """
-        x, noise = x[:3], self.noise(2)
+        x = x[:3]
         self._check_order(x)
-        unfold(self.net)
-        make_foldable(self.net, x)
-        trial, exact = copy.deepcopy(self), _EXACT
-        try:
-            trial.double()
-            expected = trial._trial_loop(x.double(), noise.double(), folded=False)
-        except Exception:  # the owner's code, which may ask for single precision
-            trial, exact = copy.deepcopy(self), _SAME
-            expected = trial._trial_loop(x, noise, folded=False)
-        x, noise = x.to(expected.dtype), noise.to(expected.dtype)
-        if not _same(trial._trial_loop(x, noise, folded=True), expected, exact):
-            unfold(self.net)
-        self.copies_agree = trial._trial_copies(x, noise, False, expected, exact)
-        self.lazy = self.copies_agree and trial._trial_copies(x, noise, True, expected, exact)
-
-    def _trial_loop(self, x: Tensor, noise: Tensor, *, folded: bool) -> Tensor:
-        """Return the net's own outputs `[k b, ...]`, one pass a sample."""
-        affine = self.affine(self.sampler(noise))
-        for norm in carriers(self.net).values():
-            norm.folded = folded and norm.foldable
-        with torch.no_grad():
-            rows = [
-                self._single(x, {s: (a[k : k + 1], b[k : k + 1]) for s, (a, b) in affine.items()})
-                for k in range(len(noise))
-            ]
-        return torch.cat(rows)
-
-    def _trial_copies(
-        self, x: Tensor, noise: Tensor, lazy: bool, expected: Tensor, exact: float
-    ) -> bool:
-        """Tell whether K copies in one pass give these outputs."""
-        self.lazy = lazy
-        try:
-            with torch.no_grad():
-                return _same(self._copies_raw(x, noise), expected, exact)
-        except (RuntimeError, ValueError, TypeError, IndexError):
-            return False  # something goes around the first batch norm, or counts its inputs
+        find_ways(self, x)
 
     def choose(self, x: Tensor, samples: int = 10) -> None:
         """Time the ways to compute on this machine, and take the fastest.
@@ -349,23 +301,7 @@ class StochasticNet(nn.Module):
             x: Inputs `[b, ...]` as they will come; up to 64 are used.
             samples: Samples of each try.
         """
-        x, noise = x[:_TRIED], self.noise(samples)
-        seconds = {}
-        for way in _PASSES if x.dim() == 4 else _PASSES[:1]:
-            self.channels_last, self.pass_rows = way
-            try:
-                seconds[way] = _seconds(self.loop, x, noise[:2])
-            except RuntimeError:  # a net that views its maps takes one format only
-                continue
-        self.channels_last, self.pass_rows = min(seconds, key=lambda way: seconds[way])
-        self.virtual_rows = 0
-        for size in (1, 4, 16, 64) if self.copies_agree else ():
-            if size > len(x):
-                break
-            virtual, loop = (_seconds(f, x[:size], noise) for f in (self.virtual, self.loop))
-            if loop < virtual:
-                break
-            self.virtual_rows = size
+        choose_fastest(self, x, samples)
 
     def plain(self) -> nn.Module:
         """Return a copy of the net as its owner wrote it: its weights were never changed."""
@@ -375,24 +311,3 @@ class StochasticNet(nn.Module):
 def _entropy(p: Tensor) -> Tensor:
     """Return the entropy of the last axis, in nats; 0 log 0 = 0."""
     return -(p * p.clamp_min(_TINY).log()).sum(-1)
-
-
-def _same(a: Tensor, b: Tensor, tolerance: float) -> bool:
-    """Tell whether two outputs agree, relative to the largest."""
-    if a.shape != b.shape:
-        return False
-    return bool((a - b).abs().max() <= tolerance * b.abs().max().clamp_min(_TINY))
-
-
-def _seconds(function: Callable[[Tensor, Tensor], Tensor], x: Tensor, noise: Tensor) -> float:
-    """Return the shorter of two runs, after a first one that warms up."""
-    best = float("inf")
-    with torch.inference_mode():
-        for attempt in range(3):
-            start = time.perf_counter()
-            function(x, noise)
-            if x.is_cuda:
-                torch.cuda.synchronize(x.device)
-            if attempt:
-                best = min(best, time.perf_counter() - start)
-    return best

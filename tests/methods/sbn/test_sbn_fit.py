@@ -296,12 +296,13 @@ def test_a_path_that_depends_on_the_input_is_refused():
         fit(Fickle(), batches(shape=(3,)), batches=50)
 
 
-@pytest.mark.parametrize("last", ["map", "scalar"])
+@pytest.mark.parametrize("last", ["map", "scalar", "fewer rows"])
 def test_what_is_no_classifier_is_refused(last):
     class Other(nn.Sequential):
         def forward(self, x):
             y = super().forward(x)
-            return y if last == "map" else y.mean()
+            rows = y.mean((2, 3))
+            return {"map": y, "scalar": y.mean(), "fewer rows": rows[1:]}[last]
 
     model = Other(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     with pytest.raises(DataError, match="outputs of shape"):

@@ -351,7 +351,7 @@ def test_a_large_virtual_batch_is_cut(monkeypatch):
     whole = network.virtual(x, noise)
     seen = []
     network.net.get_submodule("5").register_forward_hook(lambda _m, a, _y: seen.append(len(a[0])))
-    monkeypatch.setattr("bnnkit.methods.sbn.network._ROWS", 9)
+    monkeypatch.setattr("bnnkit.methods.sbn.network.MOST_ROWS", 9)
     torch.testing.assert_close(network.virtual(x, noise), whole, atol=1e-6, rtol=0)
     assert seen == [8, 8, 8, 4]
 
