@@ -105,28 +105,36 @@ class LayerGaussian(StatisticsSampler):
 
 
 class LowRank(StatisticsSampler):
-    """A Gaussian of low rank over the statistics of all layers together.
+    """A Gaussian over the statistics of all layers together: a few common directions, and a rest.
+
+    The directions hold what the statistics do together, the independent rest what each does for
+    itself, so that every statistic has its whole variance (a factor analysis). Without the rest
+    most of the noise would be missing.
 
     Args:
         mean: `[d]`.
-        factor: `[r, d]`; the covariance is its Gram matrix.
+        factor: `[r, d]`; its Gram matrix is the common part of the covariance.
+        residual: `[d]`, deviations of the independent rest.
     """
 
-    def __init__(self, mean: Tensor, factor: Tensor) -> None:
+    def __init__(self, mean: Tensor, factor: Tensor, residual: Tensor) -> None:
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("factor", factor)
+        self.register_buffer("residual", residual)
         self.mean: Tensor
         self.factor: Tensor
+        self.residual: Tensor
 
     @property
     def noise_size(self) -> int:
-        """The rank."""
-        return int(self.factor.shape[0])
+        """The rank, and a number for each statistic."""
+        return int(self.factor.shape[0]) + len(self.residual)
 
     def forward(self, noise: Tensor) -> Tensor:
-        """Return `mean + noise @ factor`."""
-        return self.mean + noise @ self.factor
+        """Return mean, common part and rest for noise `[k, r + d]`, the common part's first."""
+        rank = self.factor.shape[0]
+        return self.mean + noise[:, :rank] @ self.factor + noise[:, rank:] * self.residual
 
 
 class Replay(StatisticsSampler):
@@ -198,7 +206,10 @@ def fit_sampler(
         # directions are ranked in units of each statistic's own deviation: layers whose
         # activations are large must not take them all
         unit = torch.where(deviation > 0, deviation, 1.0).double()
-        return LowRank(mean.float(), (_principal(root / unit, rank) * unit).float())
+        factor = _principal(root / unit, rank) * unit
+        # what the directions leave of each variance; rounding may leave less than nothing
+        rest = (deviation.double().square() - factor.square().sum(0)).clamp_min(0.0).sqrt()
+        return LowRank(mean.float(), factor.float(), rest.float())
     raise ValueError(f"no sampler is called {name!r}")
 
 
@@ -231,7 +242,7 @@ def build_sampler(name: str, tensors: Mapping[str, Tensor]) -> StatisticsSampler
         count = sum(key.startswith("factor") for key in tensors)
         return LayerGaussian(tensors["mean"], [tensors[f"factor{i}"] for i in range(count)])
     if name == "lowrank":
-        return LowRank(tensors["mean"], tensors["factor"])
+        return LowRank(tensors["mean"], tensors["factor"], tensors["residual"])
     if name == "replay":
         return Replay(tensors["draws"])
     raise ValueError(f"no sampler is called {name!r}")

@@ -115,7 +115,8 @@ def test_a_file_without_noise_has_none(networks, loaded, tmp_path):
 def test_the_names_of_noise_do_not_hide_weights(networks, loaded, tmp_path):
     names = set(load_file(write(tmp_path / "m.safetensors", networks["lowrank"],
                                 planned(networks["lowrank"], loaded)).file))  # fmt: skip
-    assert names == {*loaded.module.state_dict(), "bnnkit.noise.mean", "bnnkit.noise.factor"}
+    assert names == {*loaded.module.state_dict(), "bnnkit.noise.mean",
+                     "bnnkit.noise.factor", "bnnkit.noise.residual"}
 
 
 def test_composing_drops_the_noise_of_the_first_plan(networks, loaded):
@@ -147,13 +148,14 @@ HOSTILE = [
     ({"sites": ["1", "4#2"]}, {}, "a forward pass goes through 1, 4"),
     (
         {"sites": ["1"], "channels": [4]},
-        {"mean": 8, "factor": 8},
+        {"mean": 8, "factor": 8, "residual": 8},
         "a forward pass goes through 1, 4",
     ),
     ({"seed": 2**70}, {}, "this is no noise that bnnkit wrote"),
     ({"sampler": "factorised"}, {}, "KeyError: 'deviation'"),
     ({"sampler": "eval"}, {}, "sampler 'eval'"),
     ({}, {"factor": None}, "KeyError: 'factor'"),
+    ({}, {"residual": None}, "KeyError: 'residual'"),
     ({}, {"mean": None, "factor": None}, "KeyError: 'mean'"),
     ({}, {"mean": torch.full((20,), torch.nan)}, "NaN or infinite"),
     ({}, {"mean": torch.full((20,), -torch.inf)}, "finite"),
@@ -163,7 +165,7 @@ HOSTILE = [
     ({}, {"mean": torch.zeros(20, dtype=torch.complex64)}, "statistics of 10 channels"),
     ({"sampler": "replay"}, {"draws": torch.zeros(0, 20)}, "IndexError"),
     ({"sampler": "replay"}, {"draws": torch.zeros(3, 21)}, "statistics of shape [1, 21]"),
-    ({"samples": 10_000}, {"factor": torch.zeros(40_000, 20)}, "400000000 numbers of noise"),
+    ({"samples": 10_000}, {"factor": torch.zeros(40_000, 20)}, "400200000 numbers of noise"),
 ]
 
 
@@ -216,7 +218,7 @@ def session_of(path):
 def test_the_graph_names_its_inputs_and_outputs_and_leaves_batch_and_samples_open(exported):
     session = session_of(exported)
     assert [(i.name, i.shape) for i in session.get_inputs()] == [
-        ("input", ["batch", 1, 8, 8]), ("noise", ["samples", 5])
+        ("input", ["batch", 1, 8, 8]), ("noise", ["samples", 25])
     ]  # fmt: skip
     assert [(o.name, o.shape) for o in session.get_outputs()] == [
         ("probabilities", ["batch", 10]), *((name, ["batch"]) for name in OUTPUTS[1:])
@@ -227,7 +229,7 @@ def test_the_graph_names_its_inputs_and_outputs_and_leaves_batch_and_samples_ope
 @pytest.mark.parametrize(("rows", "samples"), [(1, 1), (1, 7), (5, 1), (9, 4), (2, 2), (3, 30)])
 def test_other_batches_samples_and_noise_agree_with_torch(exported, networks, rows, samples):
     x = images(rows, rows) * 2
-    noise = torch.randn(samples, 5, generator=source(100 + samples))
+    noise = torch.randn(samples, 25, generator=source(100 + samples))
     found = session_of(exported).run(OUTPUTS, {"input": x.numpy(), "noise": noise.numpy()})
     with torch.no_grad():
         expected = networks["lowrank"].predict(x, noise=noise)
@@ -240,7 +242,7 @@ def test_other_batches_samples_and_noise_agree_with_torch(exported, networks, ro
 def test_the_recipe_in_the_file_gives_the_draws_of_torch(exported, networks):
     session, network, x = session_of(exported), networks["lowrank"], images(4, 3)
     recipe = json.loads(session.get_modelmeta().custom_metadata_map[NOISE_KEY])
-    assert recipe == {"samples": 3, "size": 5, "seed": 4}
+    assert recipe == {"samples": 3, "size": 25, "seed": 4}
     noise = torch.randn(recipe["samples"], recipe["size"], generator=source(recipe["seed"]))
     assert torch.equal(noise, network.draws)
     (found,) = session.run(["probabilities"], {"input": x.numpy(), "noise": noise.numpy()})

@@ -115,9 +115,14 @@ def test_lowrank_is_the_best_approximation_of_the_correlations(n, rank):
     z = (x - x.mean(0)) / sd / np.sqrt(n - 1)
     _, s, vt = np.linalg.svd(z, full_matrices=False)
     best = (vt[:rank].T * s[:rank] ** 2) @ vt[:rank]
-    assert sampler.noise_size == rank
+    assert sampler.noise_size == rank + D
     close_covariances(gram(sampler.factor), best * np.outer(sd, sd), sd, 1e-5)
-    close_covariances(covariance(sampled(sampler)), best * np.outer(sd, sd), sd, 0.035)
+    # the rest makes every variance whole, and adds no covariance
+    whole = best + np.diag(1 - np.diag(best).clip(max=1))
+    np.testing.assert_allclose(
+        np.diag(gram(sampler.factor)) + sampler.residual.numpy() ** 2, sd**2, rtol=1e-4
+    )
+    close_covariances(covariance(sampled(sampler)), whole * np.outer(sd, sd), sd, 0.035)
 
 
 def test_lowrank_of_full_rank_is_the_sample_covariance():

@@ -35,7 +35,7 @@ def test_what_was_fitted_is_counted():
     body = section(normal())
     counts = ("sampler", "batch_size", "batches", "layers", "channels", "statistics", "seconds")
     assert [body[key] for key in counts] == ["lowrank", 32, 120, 2, 32, 64, 1.5]
-    assert body["store_bytes"] == 4 * (D + 3 * D)
+    assert body["store_bytes"] == 4 * (D + 3 * D + D)
     assert body["replay_bytes"] == 4 * 120 * D
     json.dumps(body)
 

@@ -28,7 +28,7 @@ from bnnkit.spec.noise import MOST_NOISE, MOST_SAMPLES, SAMPLERS, TEMPERATURES
 __all__ = ["fit", "make_network"]
 
 RANK = SbnConfig.rank
-"""Directions of the low-rank sampler: with the mean, 14 vectors where 300 draws are replayed."""
+"""Directions of the low-rank sampler: with mean and rest 15 vectors, a twentieth of 300 draws."""
 
 
 def fit(
