@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from bnnkit.run.gates import judge as gate
     from bnnkit.run.inspect import inspect
     from bnnkit.run.load import load
+    from bnnkit.run.mh_filter import mh_filter
+    from bnnkit.run.mh_proposal import mh_proposal
     from bnnkit.run.prune import prune
     from bnnkit.run.sbn import sbn_fit
     from bnnkit.run.train import train
@@ -61,6 +63,8 @@ __all__ = [
     "gate",
     "inspect",
     "load",
+    "mh_filter",
+    "mh_proposal",
     "prune",
     "sbn",
     "sbn_fit",
@@ -91,6 +95,8 @@ _HOMES = {
     "gate": "bnnkit.run.gates:judge",
     "inspect": "bnnkit.run.inspect",
     "load": "bnnkit.run.load",
+    "mh_filter": "bnnkit.run.mh_filter",
+    "mh_proposal": "bnnkit.run.mh_proposal",
     "prune": "bnnkit.run.prune",
     "sbn": "bnnkit.methods.sbn:",
     "sbn_fit": "bnnkit.run.sbn",

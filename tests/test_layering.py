@@ -29,11 +29,12 @@ ARROWS = {
     "__init__": {"run", "methods"},
     "__main__": {"cli"},
 }
-# Of others, at any depth.
+# Of others, at any depth. Optional packages live in one file each; scikit-learn and scipy are
+# dependencies, that any file of the layers below may use inside a function.
 PURE = {"torch"}
 OPTIONAL = {
     *("torchvision", "timm", "onnx", "onnxruntime", "onnxscript"),
-    *("matplotlib", "jinja2", "sklearn", "scipy", "PIL"),
+    *("matplotlib", "jinja2", "sklearn", "scipy", "PIL", "zuko"),
 }
 THIRD_PARTY = {
     "errors": set(),
@@ -43,7 +44,7 @@ THIRD_PARTY = {
     "zoo": PURE,
     "graph": PURE,
     "metrics": {*PURE, "scipy"},
-    "methods": PURE,
+    "methods": {*PURE, "sklearn", "zuko"},
     "io": {"torch", "numpy", "safetensors", *OPTIONAL},
     "run": {"torch", "numpy", *OPTIONAL},
     "cli": {"typer", "rich"},
@@ -159,6 +160,9 @@ def layer_of(relative):
     return first.removesuffix(".py")
 
 
+LAZY = {"sklearn", "scipy"}
+
+
 def judge_import(layer, module, in_function, for_types):
     """Return why a layer may not import a module, or an empty text."""
     head, _, rest = module.partition(".")
@@ -192,7 +196,7 @@ def judge(sources):
             if why := judge_import(layer, module, in_function, for_types):
                 found.append((line, why))
             head = module.partition(".")[0]
-            if head in OPTIONAL and not for_types:
+            if head in OPTIONAL - LAZY and not for_types:
                 homes[head].add(relative)
         broken += [f"bnnkit/{relative}:{line}: {why}" for line, why in found]
     for head, files in homes.items():

@@ -20,6 +20,8 @@ __all__ = ["COMMANDS", "build_app"]
 COMMANDS: list[tuple[str, str, str]] = [
     ("prune", "bnnkit.cli.prune", "prune"),
     ("sbn-fit", "bnnkit.cli.sbn_fit", "sbn_fit"),
+    ("mh-filter", "bnnkit.cli.mh_filter", "mh_filter"),
+    ("mh-proposal", "bnnkit.cli.mh_proposal", "mh_proposal"),
     ("inspect", "bnnkit.cli.inspect", "inspect"),
     ("eval", "bnnkit.cli.evaluate", "evaluate"),
     ("bench", "bnnkit.cli.bench", "bench"),

@@ -16,6 +16,9 @@ __all__ = [
     "MaxExportDiff",
     "MaxNll",
     "MaxNllRise",
+    "MaxRhat",
+    "MinAcceptance",
+    "MinEssPerDraw",
     "MinMacRatio",
     "MinParamRatio",
     "MinSizeRatio",
@@ -89,6 +92,26 @@ MaxExportDiff = Annotated[
         rich_help_panel=_PANEL,
         help="Largest relative difference of any exported form.",
     ),
+]
+MinAcceptance = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        rich_help_panel=_PANEL,
+        help="Least share of proposals accepted; needs --max-rhat beside it.",
+    ),
+]
+MinEssPerDraw = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        rich_help_panel=_PANEL,
+        help="Least bulk effective sample size of a draw, at the worst coordinate.",
+    ),
+]
+MaxRhat = Annotated[
+    float | None,
+    typer.Option(metavar="X", rich_help_panel=_PANEL, help="Largest R-hat of any coordinate."),
 ]
 Strict = Annotated[
     bool,

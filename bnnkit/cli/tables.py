@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from bnnkit.run import digest, uncertainty_digest
+from bnnkit.run import digest, filter_digest, mh_proposal_digest, uncertainty_digest
 from bnnkit.run.wording import as_float, clean
 from bnnkit.spec.report import Report
 
@@ -99,7 +99,7 @@ def _kept_table(body: Mapping[str, Any]) -> digest.Table | None:
     return replace(short, note=note)
 
 
-def _tables(body: Mapping[str, Any]) -> Iterator[digest.Table | None]:
+def _tables(body: Mapping[str, Any], width: int | None) -> Iterator[digest.Table | None]:
     """Yield every table up to the comparison of methods, in the order of reading."""
     yield digest.curve_table(body)
     yield _kept_table(body)
@@ -109,6 +109,8 @@ def _tables(body: Mapping[str, Any]) -> Iterator[digest.Table | None]:
     yield from uncertainty_digest.ood_tables(body)
     yield digest.quality_table(body)
     yield uncertainty_digest.methods_table(body)
+    yield from filter_digest.tables(body, width)
+    yield from mh_proposal_digest.proposal_tables(body)
 
 
 def _draw_verdict(body: Mapping[str, Any], console: Console) -> None:
@@ -134,11 +136,11 @@ def render(report: Report, console: Console) -> None:
         heading = f"bnnkit {clean(report.command)}" + (f": {subject}" if subject else "")
         console.out(heading, highlight=False)
         console.line()
-    for note in digest.notes(body):
+    for note in (notes := filter_digest.notes(body)):
         console.print(f"Note: {note}", highlight=False, markup=False, soft_wrap=True)
-    if digest.notes(body):
+    if notes:
         console.line()
-    for table in _tables(body):
+    for table in _tables(body, console.width if console.is_terminal else None):
         if table is not None:
             draw(table, console)
     _draw_verdict(body, console)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -64,7 +65,14 @@ def train(
     augment: opt.Augment = "auto",
     epochs: loop.Epochs = _DEFAULT.epochs,
     batch_size: loop.TrainBatch = _DEFAULT.batch_size,
-    lr: loop.Lr = _DEFAULT.lr,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RATE",
+            rich_help_panel="Training",
+            help=f"Peak learning rate of the weights; {_DEFAULT.lr:g}, of a GAN 2e-4.",
+        ),
+    ] = None,
     optimiser: loop.Optimiser = _DEFAULT.optimiser,
     weight_decay: loop.WeightDecay = _DEFAULT.weight_decay,
     label_smoothing: loop.LabelSmoothing = _DEFAULT.label_smoothing,
@@ -78,16 +86,31 @@ def train(
     force: opt.Force = False,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Train a reference architecture on named data, or fine-tune a checkpoint."""
+    """Train a reference architecture on named data, or fine-tune a checkpoint.
+
+    Classifiers are trained by cross-entropy, generators of the reference architectures against a
+    discriminator, and autoencoders by their evidence lower bound.
+    """
     from bnnkit.cli.console import print_json, progress_reporter, stdout_console
-    from bnnkit.cli.tables import render
+    from bnnkit.cli.tables import draw, render
+    from bnnkit.run.generative_digest import generator_table
+    from bnnkit.run.train import default_config
     from bnnkit.run.train import train as run
 
     opt.require_data(data, "train")
-    config = TrainConfig(
+    spec = opt.model_spec(
+        model,
+        arch=arch,
+        arch_arg=arch_arg,
+        state_key=state_key,
+        trust_pickle=trust_pickle,
+        input_shape=input_shape,
+    )
+    config = replace(
+        default_config(spec),
         epochs=epochs,
         batch_size=batch_size,
-        lr=lr,
+        **({} if lr is None else {"lr": lr}),
         optimiser=optimiser,
         weight_decay=weight_decay,
         label_smoothing=label_smoothing,
@@ -98,14 +121,7 @@ def train(
         seed=seed,
     )
     report = run(
-        opt.model_spec(
-            model,
-            arch=arch,
-            arch_arg=arch_arg,
-            state_key=state_key,
-            trust_pickle=trust_pickle,
-            input_shape=input_shape,
-        ),
+        spec,
         opt.data_spec(
             str(data),
             root=data_root,
@@ -130,4 +146,6 @@ def train(
     else:
         console = stdout_console()
         render(report, console)
+        if (table := generator_table(report.to_dict())) is not None:
+            draw(table, console)
         console.print(f"Run directory: {report.sections['out']}")

@@ -17,7 +17,7 @@ from bnnkit.io.datasets.fit import augmentation, fit_shapes
 from bnnkit.io.datasets.folder import folder_classes, read_folder
 from bnnkit.io.datasets.named import NAMES, canonical_name, read_named
 from bnnkit.io.datasets.normalise import normalisation
-from bnnkit.io.datasets.source import Part, Source
+from bnnkit.io.datasets.source import UNLABELLED, Part, Source, unlabelled
 from bnnkit.io.datasets.split import Preprocess, Split
 from bnnkit.io.datasets.subsets import random_rows, stratified_rows
 from bnnkit.spec import DataSpec
@@ -165,6 +165,13 @@ def _check(spec: DataSpec) -> None:
         raise UsageError("Limiting the data", f"{spec.limit} examples", "it must be 1 or more")
     if spec.classes is not None:
         check_count(spec.classes)
+        if not spec.labelled:
+            raise UsageError(
+                f"Choosing classes of {spec.name!r}",
+                ", ".join(spec.classes),
+                "these data are read without their classes",
+                "Leave the choice of classes out.",
+            )
     if spec.input_shape is not None and (
         len(spec.input_shape) not in (1, 3) or min(spec.input_shape) < 1
     ):
@@ -183,19 +190,33 @@ def _check(spec: DataSpec) -> None:
 def _open(spec: DataSpec) -> Source:
     """Tell the four kinds of names apart."""
     if known := canonical_name(spec.name):
-        return read_named(known, spec.root, download=spec.download)
+        return _of_one_class(read_named(known, spec.root, download=spec.download), spec)
     path = Path(spec.name).expanduser()
     if path.is_dir():
-        return read_folder(path, spec.input_shape)
+        return read_folder(path, spec.input_shape, labelled=spec.labelled)
     if path.is_file() and path.suffix.lower() == ".npz":
-        return read_npz(path, spec.input_shape)
+        return read_npz(path, spec.input_shape, labelled=spec.labelled)
     if ":" in spec.name:
-        return read_factory(spec.name, spec.input_shape)
+        return _of_one_class(read_factory(spec.name, spec.input_shape), spec)
     raise DataError(
         f"Loading the data {spec.name!r}",
         "a file that is not .npz" if path.is_file() else "no such folder or file",
         "data are a known name, an image folder, an .npz file or a factory file.py:function",
         did_you_mean(spec.name, NAMES),
+    )
+
+
+def _of_one_class(source: Source, spec: DataSpec) -> Source:
+    """Forget the labels of data that come with them, where none are wanted."""
+    if spec.labelled:
+        return source
+    test = None if source.test is None else unlabelled(source.test.images)
+    return replace(
+        source,
+        train=unlabelled(source.train.images),
+        test=test,
+        classes=UNLABELLED,
+        classes_known=True,
     )
 
 
@@ -207,10 +228,11 @@ def _with_test(source: Source, spec: DataSpec, generator: torch.Generator) -> So
     if not len(held):
         raise DataError(
             f"Splitting {source.name!r}",
-            f"{len(source.train)} examples, one a class",
+            f"{len(source.train)} examples, one a class" if spec.labelled else "one example",
             "nothing can be held out for a test",
         )
-    note = f"no test part: {TEST_SHARE:.0%} of each class held out, seed {spec.split_seed}"
+    share = f"{TEST_SHARE:.0%} of each class" if spec.labelled else f"{TEST_SHARE:.0%}"
+    note = f"no test part: {share} held out, seed {spec.split_seed}"
     return replace(
         source,
         train=source.train.select(stays),

@@ -22,7 +22,15 @@ from bnnkit.io.atomic import atomic_path
 from bnnkit.io.checkpoint import NOISE_PREFIX, PLAN_KEY
 from bnnkit.spec import Plan
 
-__all__ = ["OPSET", "Written", "check_onnx", "write_onnx", "write_pt2", "write_safetensors"]
+__all__ = [
+    "OPSET",
+    "Written",
+    "check_onnx",
+    "copy_onnx",
+    "write_onnx",
+    "write_pt2",
+    "write_safetensors",
+]
 
 OPSET = 20
 """The ONNX operator set that is asked for; the exporter may keep an older one."""
@@ -205,6 +213,20 @@ def check_onnx(path: str | Path) -> None:
                 "a model may name files of its own folder only",
                 "Export it again as a single file.",
             )
+
+
+def copy_onnx(source: str | Path, path: str | Path) -> Path:
+    """Copy an ONNX model into one file, with the weights that lie beside it.
+
+    Args:
+        source: A model that `check_onnx` lets pass.
+        path: The file to appear.
+    """
+    import onnx
+
+    with atomic_path(path) as part:
+        onnx.save(onnx.load(str(source)), str(part), save_as_external_data=False)
+    return Path(path)
 
 
 def _save_onnx(

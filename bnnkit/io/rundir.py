@@ -11,13 +11,22 @@ from bnnkit.spec import Plan, Report
 
 __all__ = [
     "CHECKPOINT",
+    "DISCRIMINATOR",
+    "EXTRACTOR",
+    "GENERATOR_ONNX",
     "METRICS",
     "MODEL_ONNX",
     "MODEL_PT2",
     "MODEL_SAFETENSORS",
     "PLAN",
+    "PROPOSAL",
     "REPORT_HTML",
     "REPORT_JSON",
+    "SAMPLER",
+    "SAMPLES_NPZ",
+    "SAMPLES_PNG",
+    "SAMPLES_RAW_PNG",
+    "SCORE_ONNX",
     "check_replaceable",
     "is_run_directory",
     "run_directory",
@@ -33,6 +42,15 @@ PLAN = "plan.json"
 REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
 METRICS = "metrics.jsonl"
+DISCRIMINATOR = "discriminator.safetensors"
+PROPOSAL = "proposal.safetensors"
+SAMPLES_PNG = "samples.png"
+SAMPLES_NPZ = "samples.npz"
+SAMPLES_RAW_PNG = "samples-raw.png"
+GENERATOR_ONNX = "generator.onnx"
+SCORE_ONNX = "discriminator.onnx"
+EXTRACTOR = "extractor.safetensors"
+SAMPLER = "sampler.json"
 CHECKPOINT = "checkpoint"
 
 _NAMES = frozenset(
@@ -44,6 +62,20 @@ _NAMES = frozenset(
         REPORT_JSON,
         REPORT_HTML,
         METRICS,
+        DISCRIMINATOR,
+        PROPOSAL,
+        SAMPLES_PNG,
+        SAMPLES_NPZ,
+        SAMPLES_RAW_PNG,
+        GENERATOR_ONNX,
+        SCORE_ONNX,
+        EXTRACTOR,
+        SAMPLER,
+        *(
+            f"{part}{end}"
+            for part in ("generator", "extractor")
+            for end in (".pt", ".pt2", ".onnx")
+        ),
         CHECKPOINT,
     }
 )

@@ -27,6 +27,7 @@ _MEASURED_BY = {
     "ratios": "'bnnkit prune'",
     "latency": "'bnnkit prune', or 'bnnkit bench' of two models or more",
     "checks": "'bnnkit prune' or 'bnnkit export'",
+    "sampling": "'bnnkit mh-proposal'",
 }
 
 
@@ -51,6 +52,10 @@ _GATES = {
     "min_param_ratio": _Gate("x", "ratios", "parameters"),
     "min_size_ratio": _Gate("x", "ratios", "file"),
     "max_export_diff": _Gate("relative", "checks"),
+    "max_fid": _Gate("", "filtered", "fid"),
+    "min_acceptance": _Gate("", "sampling", "acceptance"),
+    "min_ess_per_draw": _Gate("", "sampling", "ess_per_draw"),
+    "max_rhat": _Gate("", "sampling", "rhat"),
 }
 
 

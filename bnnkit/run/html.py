@@ -8,7 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bnnkit.run import digest, plots, uncertainty_digest, uncertainty_html
+from bnnkit.run import (
+    digest,
+    filter_digest,
+    generative_html,
+    mh_proposal_digest,
+    plots,
+    uncertainty_digest,
+    uncertainty_html,
+)
 from bnnkit.run.wording import (
     as_float,
     bytes_text,
@@ -40,6 +48,8 @@ _HAPPENED = {
     "export": "The exported forms, compared on real inputs",
     "inspect": "What may be removed from the model",
     "sbn-fit": "Predictions averaged over the noise of the batch statistics",
+    "mh-proposal": "A learned independent proposal, and chains of Metropolis-Hastings with it",
+    "mh-filter": "Samples of a generator, corrected by Metropolis-Hastings",
 }
 
 
@@ -123,6 +133,10 @@ def _cards(body: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the verdict figures of the command."""
     if body.get("command") == "sbn-fit":
         return uncertainty_html.cards(body)
+    if body.get("command") == "mh-filter":
+        return generative_html.cards(body)
+    if body.get("command") == "mh-proposal":
+        return mh_proposal_digest.proposal_cards(body)
     return _quality_cards(body) + _size_cards(body) + _speed_card(body)
 
 
@@ -264,6 +278,8 @@ def render_html(report: Report) -> str:
         cards=_cards(body),
         gates=digest.gates_table(body),
         quality=digest.quality_table(body),
+        proposal=mh_proposal_digest.proposal_tables(body),
+        generated=generative_html.pictures(body),
         **uncertainty_html.pictures(body),
         latency=_latency_groups(body),
         kept=kept,
@@ -275,9 +291,10 @@ def render_html(report: Report) -> str:
         checks=digest.checks_table(body),
         locked=digest.locked_table(body),
         layers=digest.layers_table(body),
-        notes=digest.notes(body),
+        notes=filter_digest.notes(body),
         inputs=_facts({"model": {k: v for k, v in model.items() if k != "notes"}})
         + _facts({"data": {k: v for k, v in data.items() if k != "notes"}})
-        + _facts({"method": method}),
+        + _facts({"method": method})
+        + generative_html.inputs(body),
         provenance=_provenance(body),
     )

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from bnnkit.io.models import load_model
+from bnnkit.run.mh_sampler import is_sampler, load_sampler
 from bnnkit.run.stochastic import as_stochastic
 from bnnkit.spec import ModelSpec
 
@@ -22,6 +23,7 @@ def load(
     arch_args: Mapping[str, Any] | None = None,
     state_key: str | None = None,
     trust_pickle: bool = False,
+    latent: str | None = None,
 ) -> nn.Module:
     """Load a model on the CPU, in eval mode; one without noise goes on training by `.train()`.
 
@@ -35,10 +37,14 @@ def load(
         arch_args: Keyword arguments of the factory.
         state_key: Which entry of a training checkpoint holds the weights.
         trust_pickle: Whether a pickled module may run its code.
+        latent: Of a filtered generator whose latents are drawn by the user's own code: that code
+            again, `path/to/file.py:sampler`.
 
     Returns:
         The module, slim where the file carries a plan. Where it carries batch-norm noise, calling
-        it gives mean class probabilities `[b, k]`, and `predict(x, samples=30)` the doubt as well.
+        it gives mean class probabilities `[b, k]`, and `predict(x, samples=30)` the doubt as
+        well. A run of `mh-filter` becomes a sampler: `load(run).sample(n, generator=...)` gives
+        images, uint8 `[n, c, h, w]`.
 
     Raises:
         ArchitectureError: No architecture, one that does not fit, or code that a plan wants to
@@ -46,6 +52,8 @@ def load(
         FileRefusedError: The file cannot be read.
         StructureError: The file's plan or noise does not fit the architecture.
     """
+    if is_sampler(path):
+        return load_sampler(path, latent=latent)
     spec = ModelSpec(
         file=str(path),
         arch=arch,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bnnkit.run import digest, uncertainty_digest
+from bnnkit.run import digest, filter_digest, uncertainty_digest
 from bnnkit.run.wording import clean
 from bnnkit.spec.report import Report
 
@@ -50,6 +50,7 @@ def to_markdown(report: Report) -> str:
         digest.quality_table(body),
         uncertainty_digest.methods_table(body),
         *uncertainty_digest.ood_tables(body),
+        *filter_digest.tables(body),
         digest.latency_table(body),
         digest.checks_table(body),
     ]

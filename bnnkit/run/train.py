@@ -1,4 +1,7 @@
-"""`train`: a reference architecture on a named data set, or more epochs for a checkpoint."""
+"""`train`: a reference architecture on a named data set, or more epochs for a checkpoint.
+
+A classifier is trained here; what makes images, in `train_generator`.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,30 @@ from bnnkit.run.progress import Progress, SilentProgress
 from bnnkit.run.provenance import collect_provenance
 from bnnkit.run.request import check_place, check_rebuildable
 from bnnkit.run.setup import as_data_spec, as_model_spec, set_up
+from bnnkit.run.train_generator import generative_task, train_generative
 from bnnkit.spec import DataSpec, ModelSpec, Plan, Report
 from bnnkit.spec.config import TrainConfig
 
-__all__ = ["train"]
+__all__ = ["default_config", "train"]
+
+_GAN_RATE = 2e-4
+"""Adam's rate for generator and discriminator (Radford et al. 2016)."""
+
+
+def default_config(model: ModelSpec | str | Path, arch: str | None = None) -> TrainConfig:
+    """Return the settings that a model is trained with where none are given.
+
+    Args:
+        model: The model.
+        arch: The architecture, where `model` is only a file.
+
+    Raises:
+        BnnkitError: The file cannot be read.
+    """
+    task = generative_task(as_model_spec(model, arch))
+    if task is not None and task.task == "generator":
+        return TrainConfig(lr=_GAN_RATE)
+    return TrainConfig()
 
 
 def train(
@@ -52,7 +75,7 @@ def train(
     Args:
         model: The model; a specification without a file starts from fresh weights.
         data: The data.
-        config: Epochs, rates and so on; the defaults are the command's.
+        config: Epochs, rates and so on; None takes those of `default_config`.
         arch: The architecture, where `model` is only a file.
         out: The run directory; `<model stem>-train` in the working directory if None.
         resume: Continue an unfinished run in `out`.
@@ -63,11 +86,24 @@ def train(
     Raises:
         BnnkitError: The model or the data cannot be used, or training diverged.
     """
-    config = config or TrainConfig()
     progress = progress or SilentProgress()
     started = datetime.now(UTC)
     spec = as_model_spec(model, arch)
+    config = config or default_config(spec)
     out = Path(out or f"{Path(spec.file or (spec.arch or 'model').split(':')[-1]).stem}-train")
+    task = generative_task(spec)
+    if task is not None:
+        return train_generative(
+            spec,
+            as_data_spec(data),
+            task,
+            config,
+            out=out,
+            resume=resume,
+            force=force,
+            progress=progress,
+            argv=argv,
+        )
     check_place(out, force=force)
     device = choose_device(config.device)
     bench = set_up(spec, as_data_spec(data), seed=config.seed)

@@ -24,6 +24,8 @@ class DataSpec:
         augment: `auto`, `none` or `crop-flip`: what the training batches go through.
         classes: Only these classes, by name or by number, labels renumbered in this order; None
             takes all.
+        labelled: Whether examples need classes. False leaves classes unread, so that a folder
+            needs no class folders and an `.npz` no labels: all are of one class.
     """
 
     name: str
@@ -36,3 +38,4 @@ class DataSpec:
     limit: int | None = None
     augment: str = "auto"
     classes: tuple[str, ...] | None = None
+    labelled: bool = True

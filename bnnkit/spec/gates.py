@@ -66,6 +66,10 @@ class GateOptions:
         min_param_ratio: Least original / slim parameters.
         min_size_ratio: Least original / slim file bytes.
         max_export_diff: Largest relative difference of any exported form.
+        max_fid: Largest Frechet distance of filtered samples, in the first extractor's features.
+        min_acceptance: Least share of proposals that chains accept; only beside `max_rhat`.
+        min_ess_per_draw: Least bulk effective sample size of a draw, at the worst coordinate.
+        max_rhat: Largest R-hat of any coordinate.
         speedup_at: `key=value,...` narrowing `min_speedup` to some settings.
         strict: Whether an inconclusive gate stops the run (exit code 5).
 
@@ -84,6 +88,10 @@ class GateOptions:
     min_param_ratio: float | None = None
     min_size_ratio: float | None = None
     max_export_diff: float | None = None
+    max_fid: float | None = None
+    min_acceptance: float | None = None
+    min_ess_per_draw: float | None = None
+    max_rhat: float | None = None
     speedup_at: str | None = None
     strict: bool = False
 
@@ -98,6 +106,13 @@ class GateOptions:
                     repr(limit),
                     "the figure is never negative, so the limit cannot be",
                 )
+        if self.min_acceptance is not None and self.max_rhat is None:
+            raise UsageError(
+                "Reading --min-acceptance",
+                repr(self.min_acceptance),
+                "a proposal that knows one mode of many is accepted often too",
+                "Add --max-rhat 1.01, which chains started far apart do not pass then.",
+            )
         if self.speedup_at is not None:
             if self.min_speedup is None:
                 raise UsageError(

@@ -1,10 +1,12 @@
-"""Generators and discriminators: a fully connected GAN for MNIST and the 64x64 DCGAN."""
+"""Generators and discriminators: a fully connected GAN for MNIST, DCGANs of 64 and 32 pixels."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 __all__ = [
+    "DCGAN32Discriminator",
+    "DCGAN32Generator",
     "DCGANDiscriminator",
     "DCGANGenerator",
     "mlp_gan_discriminator",
@@ -104,3 +106,57 @@ class DCGANDiscriminator(nn.Module):
         """Map images [b, in_channels, 64, 64] to P(real) [b, 1]."""
         probabilities: Tensor = self.main(x).flatten(1)
         return probabilities
+
+
+class DCGAN32Generator(nn.Module):
+    """A small DCGAN (Radford et al. 2016) for 32x32 images in [-1, 1], from a flat latent.
+
+    Args:
+        latent: Numbers in one latent.
+        width: Channels before the last layer; each earlier layer has twice as many.
+        out_channels: Channels of the image.
+    """
+
+    def __init__(self, latent: int = 64, width: int = 32, out_channels: int = 3) -> None:
+        super().__init__()
+        self.width = width
+        self.project = nn.Linear(latent, 4 * width * 4 * 4, bias=False)
+        layers: list[nn.Module] = [nn.BatchNorm2d(4 * width), nn.ReLU()]
+        for factor in (4, 2):
+            layers += [
+                nn.ConvTranspose2d(width * factor, width * factor // 2, 4, 2, 1, bias=False),
+                nn.BatchNorm2d(width * factor // 2),
+                nn.ReLU(),
+            ]
+        last = nn.ConvTranspose2d(width, out_channels, 4, 2, 1)
+        self.main = nn.Sequential(*layers, last, nn.Tanh())
+        self.apply(_init_dcgan)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map latents [b, latent] to images [b, out_channels, 32, 32]."""
+        images: Tensor = self.main(self.project(z).unflatten(1, (4 * self.width, 4, 4)))
+        return images
+
+
+class DCGAN32Discriminator(nn.Module):
+    """A discriminator for 32x32 images, without batch norm: an answer depends on its image alone.
+
+    Args:
+        in_channels: Channels of the image.
+        width: Channels after the first layer; each later layer has twice as many.
+    """
+
+    def __init__(self, in_channels: int = 3, width: int = 32) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = in_channels
+        for factor in (1, 2, 4):
+            layers += [nn.Conv2d(channels, width * factor, 4, 2, 1), nn.LeakyReLU(0.2)]
+            channels = width * factor
+        self.main = nn.Sequential(*layers)
+        self.score = nn.Linear(channels * 4 * 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images [b, in_channels, 32, 32] to logits of P(real) [b, 1]."""
+        logits: Tensor = self.score(self.main(x).flatten(1))
+        return logits

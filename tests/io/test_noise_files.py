@@ -115,8 +115,12 @@ def test_a_file_without_noise_has_none(networks, loaded, tmp_path):
 def test_the_names_of_noise_do_not_hide_weights(networks, loaded, tmp_path):
     names = set(load_file(write(tmp_path / "m.safetensors", networks["lowrank"],
                                 planned(networks["lowrank"], loaded)).file))  # fmt: skip
-    assert names == {*loaded.module.state_dict(), "bnnkit.noise.mean",
-                     "bnnkit.noise.factor", "bnnkit.noise.residual"}
+    assert names == {
+        *loaded.module.state_dict(),
+        "bnnkit.noise.mean",
+        "bnnkit.noise.factor",
+        "bnnkit.noise.residual",
+    }
 
 
 def test_composing_drops_the_noise_of_the_first_plan(networks, loaded):

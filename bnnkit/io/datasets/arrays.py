@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bnnkit.errors import DataError
-from bnnkit.io.datasets.source import HeldImages, Part, Source
+from bnnkit.io.datasets.source import UNLABELLED, HeldImages, Part, Source
 
 __all__ = ["class_names", "inputs_of", "labels_of", "paired", "read_npz"]
 
@@ -20,7 +20,9 @@ _KEYS = "Use the keys x_train, y_train, x_test, y_test, or images, labels, or x,
 _IMAGE_CHANNELS = (1, 3, 4)
 
 
-def read_npz(path: Path, input_shape: tuple[int, ...] | None = None) -> Source:
+def read_npz(
+    path: Path, input_shape: tuple[int, ...] | None = None, *, labelled: bool = True
+) -> Source:
     """Read an `.npz` file; pickled arrays in it are refused.
 
     Inputs are `[n, h, w]`, `[n, h, w, c]`, `[n, c, h, w]` or `[n, features]`, uint8 or float.
@@ -29,11 +31,14 @@ def read_npz(path: Path, input_shape: tuple[int, ...] | None = None) -> Source:
     Args:
         path: The file.
         input_shape: `(c, h, w)` of the model, which decides where the order of axes is open.
+        labelled: Whether labels are needed; False reads inputs alone, as one class.
 
     Raises:
         DataError: The file is broken, has other keys, or its arrays do not fit together.
     """
     arrays = _load(path)
+    if not labelled:
+        return _unlabelled(path, arrays, input_shape)
     if all(k in arrays for k in _PARTS):
         pairs = [_PARTS[:2], _PARTS[2:]]
     elif found := [p for p in (_PARTS[:2], *_PAIRS) if all(k in arrays for k in p)]:
@@ -48,13 +53,47 @@ def read_npz(path: Path, input_shape: tuple[int, ...] | None = None) -> Source:
     inputs = [inputs_of(arrays[x], input_shape, f"{what}, {x!r}", notes) for x, _ in pairs]
     labels, names = labels_of([arrays[y] for _, y in pairs], f"{what}, {pairs[0][1]!r}")
     parts = paired(inputs, labels, what)
+    return _source(path, inputs, parts, names or class_names(labels), bool(names), notes)
+
+
+def _unlabelled(
+    path: Path, arrays: dict[str, np.ndarray], input_shape: tuple[int, ...] | None
+) -> Source:
+    """Read the inputs of an `.npz` file, of which labels are not wanted or not there."""
+    what = f"Reading {str(path)!r}"
+    keys = [k for k in ("x_train", "x_test") if k in arrays]
+    if "x_train" not in keys:
+        # a single array means itself, whatever it is called
+        keys = [k for k in ("images", "x", *(arrays if len(arrays) == 1 else ())) if k in arrays]
+        keys = keys[:1]
+    if not keys:
+        found = ", ".join(sorted(arrays)) or "none"
+        raise DataError(
+            what, f"the keys {found}", "it is open which of them are the inputs",
+            "Use the key images, or x, or x_train and x_test.",
+        )  # fmt: skip
+    notes: list[str] = []
+    inputs = [inputs_of(arrays[k], input_shape, f"{what}, {k!r}", notes) for k in keys]
+    labels = [torch.zeros(len(x), dtype=torch.int64) for x in inputs]
+    return _source(path, inputs, paired(inputs, labels, what), UNLABELLED, True, notes)
+
+
+def _source(
+    path: Path,
+    inputs: list[Tensor],
+    parts: list[Part],
+    classes: tuple[str, ...],
+    known: bool,
+    notes: list[str],
+) -> Source:
+    """Put together what was read; floats that are no images are taken as they are."""
     as_given = any(x.is_floating_point() and not _is_unit_image(x) for x in inputs)
     return Source(
         name=path.stem,
         train=parts[0],
         test=parts[1] if len(parts) > 1 else None,
-        classes=names or class_names(labels),
-        classes_known=bool(names),
+        classes=classes,
+        classes_known=known,
         as_given=as_given,
         crops=not as_given,
         notes=list(dict.fromkeys(notes)),

@@ -28,21 +28,25 @@ _LAYOUT = "Lay them out as train/CLASS/*.jpg and test/CLASS/*.jpg, or as CLASS/*
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def read_folder(root: Path, input_shape: tuple[int, ...] | None = None) -> Source:
+def read_folder(
+    root: Path, input_shape: tuple[int, ...] | None = None, *, labelled: bool = True
+) -> Source:
     """Read an image folder.
 
     Args:
         root: A folder of class folders, or of `train` and `test` (`val`, `valid`, `validation`)
             that hold class folders.
         input_shape: `(c, h, w)` that images are brought to; None keeps what the files have.
+        labelled: Whether class folders are needed; False takes images at any depth, as one class.
 
     Raises:
         DataError: The layout is another, a file is broken, or sizes differ without `input_shape`.
     """
     notes: list[str] = []
     train_root, test_root = _parts(root, notes)
-    train = _listing(train_root, notes)
-    test = _listing(test_root, notes) if test_root else None
+    list_part = _listing if labelled else _flat_listing
+    train = list_part(train_root, notes)
+    test = list_part(test_root, notes) if test_root else None
     if test and (unknown := sorted(set(test.names) - set(train.names))):
         raise DataError(
             f"Reading {str(test_root)!r}",
@@ -125,17 +129,10 @@ def _parts(root: Path, notes: list[str]) -> tuple[Path, Path | None]:
 
 def _listing(root: Path, notes: list[str]) -> _Listing:
     """List the images of each class folder, at any depth, in sorted order."""
-    suffixes = image_suffixes()
     names, files, skipped = [], [], 0
     for folder in _folders(root):
-        found = sorted(
-            os.path.join(at, name)
-            for at, _, inside in os.walk(folder, followlinks=True)
-            for name in inside
-            if not name.startswith(".")
-        )
-        images = [Path(p) for p in found if os.path.splitext(p)[1].lower() in suffixes]
-        skipped += len(found) - len(images)
+        images, others = _images_in(folder)
+        skipped += others
         if images:
             names.append(folder.name)
             files.append(images)
@@ -146,9 +143,40 @@ def _listing(root: Path, notes: list[str]) -> _Listing:
             "a classifier needs two classes or more",
             _LAYOUT,
         )
-    if skipped:
-        notes.append(f"{skipped} files under {root.name!r} are not images and were skipped")
+    _note_skipped(root, skipped, notes)
     return _Listing(names, files)
+
+
+def _flat_listing(root: Path, notes: list[str]) -> _Listing:
+    """List all images of a folder, at any depth, in sorted order, as one class."""
+    images, others = _images_in(root)
+    if not images:
+        raise DataError(
+            f"Reading the image folder {str(root)!r}",
+            f"{others} files, none of them an image",
+            "there is nothing to read",
+            "Name the folder that holds the images.",
+        )
+    _note_skipped(root, others, notes)
+    return _Listing(list(store.UNLABELLED), [images])
+
+
+def _images_in(folder: Path) -> tuple[list[Path], int]:
+    """Return the images below a folder in sorted order, and how many other files there are."""
+    suffixes = image_suffixes()
+    found = sorted(
+        os.path.join(at, name)
+        for at, _, inside in os.walk(folder, followlinks=True)
+        for name in inside
+        if not name.startswith(".")
+    )
+    images = [Path(p) for p in found if os.path.splitext(p)[1].lower() in suffixes]
+    return images, len(found) - len(images)
+
+
+def _note_skipped(root: Path, count: int, notes: list[str]) -> None:
+    if count:
+        notes.append(f"{count} files under {root.name!r} are not images and were skipped")
 
 
 def _layout(paths: list[Path], input_shape: tuple[int, ...] | None) -> _Layout:

@@ -14,7 +14,7 @@ from bnnkit.errors import DataError
 from bnnkit.io.datasets.source import HeldImages, Part, Source
 from bnnkit.io.vision import torchvision
 
-__all__ = ["DEFAULT_ROOT", "NAMES", "canonical_name", "read_named"]
+__all__ = ["DEFAULT_ROOT", "NAMES", "canonical_name", "read_breast_cancer", "read_named"]
 
 DEFAULT_ROOT = "./data"
 
@@ -96,6 +96,18 @@ def read_named(name: str, root: str | None = None, *, download: bool = False) ->
         crops=known.crops,
         mirrors=known.mirrors,
     )
+
+
+def read_breast_cancer() -> tuple[torch.Tensor, torch.Tensor]:
+    """Read the Wisconsin breast-cancer table that scikit-learn carries.
+
+    Returns:
+        30 features of 569 tumours `[569, 30]`, and their labels `[569]`, 1 for benign.
+    """
+    from sklearn.datasets import load_breast_cancer
+
+    bunch = load_breast_cancer()
+    return torch.from_numpy(bunch.data), torch.from_numpy(bunch.target).long()
 
 
 def _digits() -> Source:

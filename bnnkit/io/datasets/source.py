@@ -6,12 +6,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-__all__ = ["HELD_BYTES", "HeldImages", "Images", "Part", "Source"]
+__all__ = ["HELD_BYTES", "UNLABELLED", "HeldImages", "Images", "Part", "Source", "unlabelled"]
 
 HELD_BYTES = 2 << 30
 """Images that take more than this (2 GiB) are decoded or resized batch by batch."""
+
+UNLABELLED = ("unlabelled",)
+"""The one class of data that are read without labels."""
 
 
 class Images(Protocol):
@@ -85,6 +89,11 @@ class Part:
     def select(self, rows: Tensor) -> Part:
         """Return the examples of these rows `[m]`."""
         return Part(self.images.select(rows), self.labels[rows])
+
+
+def unlabelled(images: Images) -> Part:
+    """Return inputs as a part whose labels are all 0."""
+    return Part(images, torch.zeros(len(images), dtype=torch.int64))
 
 
 @dataclass

@@ -1,0 +1,115 @@
+"""Other ways to use the same scores, measured beside the chain."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bnnkit.methods.mh.controls import importance_rows, langevin, rejection_rows
+from bnnkit.run.mh_choose import Chosen
+from bnnkit.run.mh_discriminate import ProgramNet
+from bnnkit.run.mh_job import Bank, Job
+from bnnkit.run.mh_measure import Reference, Seen, look, measure, select, unique_share
+
+__all__ = ["rivals"]
+
+_LANGEVIN, _STEPS, _STEP_SIZE, _ROWS = 2000, 100, 0.01, 250
+
+
+def rivals(
+    job: Job, bank: Bank, seen: Seen, chosen: Chosen, reference: Reference, count: int
+) -> list[dict[str, Any]]:
+    """Measure the controls that were asked for, in the report's rows.
+
+    Args:
+        job: The run.
+        bank: The proposals.
+        seen: The proposals as the judges see them.
+        chosen: The scores.
+        reference: The test images.
+        count: Samples of each.
+    """
+    known: dict[str, Callable[[], dict[str, Any]]] = {
+        "drs": lambda: _rejection(job, seen, chosen, reference, count),
+        "sir": lambda: _importance(job, seen, chosen, reference, count),
+        "ddls": lambda: _langevin(job, bank, chosen, reference, count),
+    }
+    out = []
+    for name in job.config.controls:
+        begun = time.process_time()
+        job.progress.start(f"measuring {name}")
+        row = known[name]()
+        job.progress.stop()
+        if row:
+            out.append({"delivered": False, **row, "seconds": time.process_time() - begun})
+    return out
+
+
+def _rejection(
+    job: Job, seen: Seen, chosen: Chosen, reference: Reference, count: int
+) -> dict[str, Any]:
+    rows, rate = rejection_rows(chosen.bank, count, job.random(11))
+    return {
+        "name": "rejection (DRS)",
+        "label": "discriminator rejection sampling",
+        "acceptance": rate,
+        "unique_share": unique_share(rows),
+    } | measure(job, select(seen, rows), reference, full=False)
+
+
+def _importance(
+    job: Job, seen: Seen, chosen: Chosen, reference: Reference, count: int
+) -> dict[str, Any]:
+    rows = importance_rows(chosen.bank, count, job.random(12))
+    return {
+        "name": "importance resampling (SIR)",
+        "label": "sampling-importance-resampling",
+        "unique_share": unique_share(rows),
+    } | measure(job, select(seen, rows), reference, full=False)
+
+
+def _langevin(
+    job: Job, bank: Bank, chosen: Chosen, reference: Reference, count: int
+) -> dict[str, Any]:
+    """Walk in latent space; needs a density of the latents and gradients all the way."""
+    made = job.generator
+    reason = (
+        f"latents of {made.latent} have no density here"
+        if made.latent.kind != "normal"
+        else "no gradient flows through this generator"
+        if made.module is None
+        else "no gradient flows through this discriminator"
+        if any(isinstance(m, ProgramNet) for m in chosen.score.modules())
+        else "pixels are sampled"
+        if made.pixels == "sampled"
+        else "it is class-conditional"
+        if job.conditional
+        else ""
+    )
+    if reason:
+        job.notes.append(f"Langevin dynamics were left out: {reason}.")
+        return {}
+    draws, latents = job.random(13), []
+
+    def score(z: Tensor) -> Tensor:
+        found: Tensor = chosen.score(made.images(z).to(job.device))
+        return found
+
+    for z in torch.split(bank.latents[: min(count, _LANGEVIN)], _ROWS):
+        latents.append(
+            langevin(
+                z.to(job.device), score, lambda v: -0.5 * v.flatten(1).square().sum(1), _STEPS,
+                _STEP_SIZE, draws,
+            ).cpu()
+        )  # fmt: skip
+    images = made.bytes(torch.cat(latents), None, draws)
+    return {
+        "name": "Langevin (DDLS)",
+        "label": f"Langevin in latent space, {_STEPS} steps",
+        "unique_share": 1.0,
+        "note": f"{len(images)} samples only: a distance of fewer samples is larger by itself.",
+    } | measure(job, look(job.judges, images), reference, full=False)
