@@ -84,7 +84,7 @@ def _discriminator_rows(body: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     temperature, way = as_float(found.get("temperature")), clean(found.get("calibration") or "")
     heat = "" if math.isnan(temperature) else f"T = {temperature:.3g}"
     rows = [
-        ("discriminator", _KINDS.get(kind, kind), ""),
+        ("discriminator", _named(kind, clean(found.get("name") or "")), ""),
         ("its loss", _LOSSES.get(loss, loss), ""),
         ("its features", features, ""),
         ("its training", _with_time(count_text(found.get("steps")), "steps", found), ""),
@@ -94,6 +94,12 @@ def _discriminator_rows(body: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         figure = found.get(key)
         rows.append((f"{name}, held out", figure_text(figure), n_text(figure)))
     return rows
+
+
+def _named(kind: str, name: str) -> str:
+    """Write a kind of discriminator, and which of its candidates was chosen."""
+    said = _KINDS.get(kind, kind)
+    return said if name in ("", kind) else f"{said}: {name}"
 
 
 def _with_time(count: str, unit: str, found: Mapping[str, Any]) -> str:
@@ -115,7 +121,7 @@ def _rate(found: Mapping[str, Any]) -> str:
 def _chain_rows(body: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return how the bank was scored, and how the chains moved."""
     bank, chain = section(body, "bank"), section(body, "chain")
-    scored = _with_time(count_text(bank.get("size")), "scores", bank)
+    scored = _with_time(count_text(bank.get("size")), "proposals made", bank)
     share = share_text(bank.get("weight_ess_share"))
     ess = count_text(bank.get("weight_ess"))
     length, count = count_text(chain.get("length")), count_text(chain.get("chains"))
@@ -123,8 +129,8 @@ def _chain_rows(body: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     unmoved = share_text(chain.get("unmoved_share"))
     again = "" if restarts == "-" else f", {restarts} restarted"
     rows = [
-        ("score bank", ", ".join(part for part in (scored, _rate(bank)) if part), ""),
-        ("ESS of its weights", ess if share == "-" else f"{ess} ({share})", ""),
+        ("bank", ", ".join(part for part in (scored, _rate(bank)) if part), ""),
+        ("ESS of their weights", ess if share == "-" else f"{ess} ({share})", ""),
         ("proposals", clean(chain.get("proposal") or ""), ""),
         ("chains", count if length == "-" else f"{count} of length {length}", ""),
     ]
@@ -135,10 +141,10 @@ def _chain_rows(body: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     tv_text = "-" if math.isnan(tv) else f"{tv:.3g} (1 - acceptance from real)"
     return [
         *rows,
-        ("TV estimate, Theorem 1", tv_text, ""),
+        ("TV of generator and data, Theorem 1", tv_text, ""),
         ("chains that never moved", unmoved if unmoved == "-" else unmoved + again, ""),
         ("distinct samples", share_text(chain.get("unique_share")), ""),
-        ("filtered samples", _rate(chain), ""),
+        ("speed of the chains alone", _rate(chain), ""),
     ]
 
 

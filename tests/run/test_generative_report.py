@@ -256,8 +256,8 @@ def test_shares_are_percents_whether_plain_or_figures():
     assert facts["acceptance"] == ("37.10 % [36.90, 37.30]", "6,400,000")
     assert facts["acceptance from real images"] == ("18.20 % [17.50, 19.00]", "10,000")
     assert facts["chains that never moved"][0] == "0.4 %, 41 restarted"
-    assert facts["score bank"][0] == "100,000 scores, 5.2 s, 19,231/s"
-    assert facts["ESS of its weights"][0] == "12,300 (12.3 %)"
+    assert facts["bank"][0] == "100,000 proposals made, 5.2 s, 19,231/s"
+    assert facts["ESS of their weights"][0] == "12,300 (12.3 %)"
     assert facts["its calibration"][0] == "temperature, T = 1.1"
     assert sampler_digest.in_percent(True) is None
 
