@@ -5,7 +5,7 @@ python benchmarks/mh_proposal.py main|table mixture6|logreg:breast-cancer [--see
 `main` is what the command is held to, for each seed: the default on the mixture of six Gaussians;
 a full-rank Gaussian and the default on the breast-cancer regression, against a long NUTS run by
 pyro (benchmarks/logreg_nuts.py). `table` is every pair of family and objective with seed 0;
-flows, whose steps cost fifty times as much, train for 300 steps.
+flows, whose steps take many times as long, train for 300 of them.
 """
 
 from __future__ import annotations
