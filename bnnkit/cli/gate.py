@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -30,7 +30,9 @@ from bnnkit.cli.gate_options import (
 from bnnkit.cli.help import example
 from bnnkit.errors import UsageError
 from bnnkit.spec.gates import GateOptions
-from bnnkit.spec.report import Report
+
+if TYPE_CHECKING:
+    from bnnkit.spec.report import Report
 
 __all__ = ["EXAMPLE", "gate", "publish", "read_report"]
 
@@ -54,6 +56,8 @@ def read_report(path: Path) -> Report:
     """
     file = path / "report.json" if path.is_dir() else path
     try:
+        from bnnkit.spec.report import Report
+
         return Report.from_json(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(

@@ -12,8 +12,6 @@ from bnnkit.cli import options as opt
 from bnnkit.cli.help import example
 from bnnkit.errors import UsageError, did_you_mean
 from bnnkit.spec.gates import GateOptions
-from bnnkit.spec.generator import GeneratorSpec, parse_latent, parse_range
-from bnnkit.spec.generator import parse_shape as parse_image_shape
 from bnnkit.spec.mh import MhConfig
 
 __all__ = ["EXAMPLE", "mh_filter"]
@@ -359,6 +357,8 @@ def mh_filter(
     from bnnkit.cli.outcome import conclude
     from bnnkit.run.mh_filter import mh_filter as run
     from bnnkit.run.mh_job import FeatureSource
+    from bnnkit.spec.generator import GeneratorSpec, parse_latent, parse_range
+    from bnnkit.spec.generator import parse_shape as parse_image_shape
 
     opt.require_data(data, "mh-filter")
     _require(model or arch, latent)

@@ -106,7 +106,8 @@ def test_a_run_is_told_and_written(type_in, tmp_path):
     assert left(tmp_path) == ["gen-mh-filter"]
     assert "Run directory: gen-mh-filter" in text
     for words in ("Discriminator and chain", "By length of the chain", "Samplers side by side",
-                  "TV of generator and data", "vacuous", "real training images (floor)"):  # fmt: skip
+                  "TV of generator and data", "vacuous",
+                  "real training images (floor)"):  # fmt: skip
         assert words in text
     assert "generating proposals" in progress
     assert progress.count("training the discriminator:") == 1
