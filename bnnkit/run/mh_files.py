@@ -47,7 +47,7 @@ from bnnkit.run.verify import Check, require, verify_forms
 from bnnkit.spec import ModelSpec, Plan
 from bnnkit.spec.generator import GeneratorSpec
 
-__all__ = ["FilterModule", "grid_png", "write_filtered"]
+__all__ = ["grid_png", "write_filtered"]
 
 _PROGRAMS = {FileKind.TORCHSCRIPT: ".pt", FileKind.PT2: ".pt2", FileKind.ONNX: ".onnx"}
 _PROOF = 64
@@ -137,11 +137,16 @@ def _write_generator(folder: Path, spec: GeneratorSpec, seed: int) -> str:
     copied = _copy_program(spec.model, folder, "generator")
     if copied is not None:
         return copied
-    loaded = load_model(spec.model, seed=seed)
-    plan = loaded.plan or Plan(model=replace(loaded.spec, file=None), method="mh-filter")
-    write_safetensors(loaded.module, folder / MODEL_SAFETENSORS, plan)
-    write_plan(folder, plan)
+    write_plan(folder, _write_module(spec.model, folder / MODEL_SAFETENSORS, seed))
     return MODEL_SAFETENSORS
+
+
+def _write_module(model: ModelSpec, path: Path, seed: int = 0) -> Plan:
+    """Write a model's tensors with the plan that loads them, and return the plan."""
+    loaded = load_model(model, seed=seed)
+    plan = loaded.plan or Plan(model=replace(loaded.spec, file=None), method="mh-filter")
+    write_safetensors(loaded.module, path, plan)
+    return plan
 
 
 def _write_sampler(
@@ -184,9 +189,7 @@ def _write_extractor(folder: Path, source: FeatureSource, job: Job) -> dict[str,
     name = _copy_program(source.model, folder, "extractor")
     if name is None:
         name = EXTRACTOR
-        loaded = load_model(source.model)
-        plan = loaded.plan or Plan(model=replace(loaded.spec, file=None), method="mh-filter")
-        write_safetensors(loaded.module, folder / EXTRACTOR, plan)
+        _write_module(source.model, folder / EXTRACTOR)
     mean, std = source.normalisation(job.generator)
     return {
         "file": name,
@@ -221,16 +224,16 @@ def _structure(score: nn.Module, job: Job) -> dict[str, Any]:
     return {"kind": "features"}
 
 
-def _tensors(score: nn.Module, prefix: str = "") -> dict[str, Tensor]:
+def _tensors(score: nn.Module) -> dict[str, Tensor]:
     """Return the tensors of a score, without those of the extractor that it reads."""
-    out: dict[str, Tensor] = {}
-    for name, tensor in score.state_dict().items():
-        if ".net.module." not in f".{name}" or ".net.body." in f".{name}":
-            out[prefix + name] = tensor.detach().cpu().contiguous().clone()
-    return out
+    return {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in score.state_dict().items()
+        if ".net.module." not in f".{name}"
+    }
 
 
-class FilterModule(nn.Module):
+class _InUnitRange(nn.Module):
     """A generator as one module: latents `[n, ...]` to images `[n, c, h, w]` in [0, 1]."""
 
     def __init__(self, job: Job) -> None:
@@ -256,7 +259,7 @@ def _write_onnx(
         )
     else:
         checks += _proved(
-            FilterModule(job).cpu().eval(), latents, folder / GENERATOR_ONNX, "generator", job
+            _InUnitRange(job).cpu().eval(), latents, folder / GENERATOR_ONNX, "generator", job
         )
     if job.conditional or score is None:
         reads = "pairs of images" if score is None else "labels"

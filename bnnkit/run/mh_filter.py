@@ -377,8 +377,5 @@ def _gated(job: Job, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _has_classes(job: Job) -> bool:
-    """Tell whether the data's class names are those of the judge's classes."""
-    judge = next((j for j in job.judges if j.classes), None)
-    if judge is None:
-        return False
-    return len(job.data.classes) > 1
+    """Tell whether a judge counts classes, and the data name them."""
+    return any(j.classes for j in job.judges) and len(job.data.classes) > 1
