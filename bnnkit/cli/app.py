@@ -14,23 +14,91 @@ from bnnkit.errors import UsageError, did_you_mean
 
 __all__ = ["COMMANDS", "build_app"]
 
-# Name, module and function of each command, in the order of `bnnkit --help`. The modules are
-# imported to show any help, so they may import only typer, rich, spec and errors at their top; a
-# module's EXAMPLE, made by `bnnkit.cli.help.example`, ends the help.
-COMMANDS: list[tuple[str, str, str]] = [
-    ("prune", "bnnkit.cli.prune", "prune"),
-    ("sbn-fit", "bnnkit.cli.sbn_fit", "sbn_fit"),
-    ("mh-filter", "bnnkit.cli.mh_filter", "mh_filter"),
-    ("mh-proposal", "bnnkit.cli.mh_proposal", "mh_proposal"),
-    ("inspect", "bnnkit.cli.inspect", "inspect"),
-    ("eval", "bnnkit.cli.evaluate", "evaluate"),
-    ("bench", "bnnkit.cli.bench", "bench"),
-    ("export", "bnnkit.cli.export", "export"),
-    ("train", "bnnkit.cli.train", "train"),
-    ("demo", "bnnkit.cli.demo", "demo"),
-    ("gate", "bnnkit.cli.gate", "gate"),
-    ("doctor", "bnnkit.cli.doctor", "doctor"),
+# Name, module, function and summary of each command, in the order of `bnnkit --help`, which shows
+# the summary (the first line of the function's docstring) and imports none of the modules: a
+# module is imported once its command is named. To show a command's help it may import only typer,
+# rich, spec and errors at its top; its EXAMPLE, made by `bnnkit.cli.help.example`, ends the help.
+COMMANDS: list[tuple[str, str, str, str]] = [
+    (
+        "prune",
+        "bnnkit.cli.prune",
+        "prune",
+        "Remove what the evidence says a pretrained model does not need, and prove the result.",
+    ),
+    (
+        "sbn-fit",
+        "bnnkit.cli.sbn_fit",
+        "sbn_fit",
+        "Fit the distribution of every batch-norm statistic, and average predictions over it.",
+    ),
+    (
+        "mh-filter",
+        "bnnkit.cli.mh_filter",
+        "mh_filter",
+        "Filter a pretrained generator by the implicit Metropolis-Hastings algorithm.",
+    ),
+    (
+        "mh-proposal",
+        "bnnkit.cli.mh_proposal",
+        "mh_proposal",
+        "Learn an independent proposal for a density, and run Metropolis-Hastings chains with it.",
+    ),
+    (
+        "inspect",
+        "bnnkit.cli.inspect",
+        "inspect",
+        "Show what a file is; with --arch also which channels can be removed, and what is locked.",
+    ),
+    (
+        "eval",
+        "bnnkit.cli.evaluate",
+        "evaluate",
+        "Measure error, NLL, calibration error and Brier score, with intervals.",
+    ),
+    (
+        "bench",
+        "bnnkit.cli.bench",
+        "bench",
+        "Time models against each other, in any form, at several batch sizes and thread counts.",
+    ),
+    (
+        "export",
+        "bnnkit.cli.export",
+        "export",
+        "Write a model in other forms; what disagrees with it is not delivered (exit 4).",
+    ),
+    (
+        "train",
+        "bnnkit.cli.train",
+        "train",
+        "Train a reference architecture on named data, or fine-tune a checkpoint.",
+    ),
+    (
+        "demo",
+        "bnnkit.cli.demo",
+        "demo",
+        "Train a small net on the embedded digits, prune it, prove and time the result.",
+    ),
+    (
+        "gate",
+        "bnnkit.cli.gate",
+        "gate",
+        "Judge a report by its confidence bounds: exit 0, or 3 where a gate fails.",
+    ),
+    (
+        "doctor",
+        "bnnkit.cli.doctor",
+        "doctor",
+        "Show versions, devices, optional parts and writable folders.",
+    ),
 ]
+
+
+_SETTINGS: dict[str, Any] = {
+    "rich_markup_mode": "rich",
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
 
 
 class _Commands(TyperGroup):
@@ -42,13 +110,16 @@ class _Commands(TyperGroup):
         Raises:
             UsageError: There is no such command.
         """
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
-            raise UsageError(
-                "Running a command",
-                repr(args[0]),
-                "bnnkit has no such command",
-                did_you_mean(args[0], self.commands),
-            )
+        name = args[0] if args else "-"
+        if not name.startswith("-"):
+            if name not in self.commands:
+                raise UsageError(
+                    "Running a command",
+                    repr(name),
+                    "bnnkit has no such command",
+                    did_you_mean(name, self.commands),
+                )
+            self.commands[name] = _declare(name)
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's private types
@@ -87,17 +158,23 @@ def _root(
 
 
 def build_app() -> typer.Typer:
-    """Return the application with every command of the table."""
-    app = typer.Typer(
-        name="bnnkit",
-        cls=_Commands,
-        rich_markup_mode="rich",
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
+    """Return the application with every command of the table, none of them declared yet."""
+    app = typer.Typer(cls=_Commands, name="bnnkit", **_SETTINGS)
     app.callback(no_args_is_help=True)(_root)
-    for name, path, function in COMMANDS:
-        module = import_module(path)
-        app.command(name, epilog=getattr(module, "EXAMPLE", None))(getattr(module, function))
+    for name, _, _, summary in COMMANDS:
+        app.command(name, help=summary)(_undeclared)
     return app
+
+
+def _undeclared() -> None:
+    """Stand for a command until it is named."""
+
+
+def _declare(wanted: str) -> Any:  # noqa: ANN401 - typer's private types
+    """Import a command's module and return the command with its options."""
+    path, function = next((path, body) for name, path, body, _ in COMMANDS if name == wanted)
+    module = import_module(path)
+    alone = typer.Typer(**_SETTINGS, add_completion=False)
+    epilog = getattr(module, "EXAMPLE", None)
+    alone.command(wanted, epilog=epilog)(getattr(module, function))
+    return typer.main.get_command(alone)

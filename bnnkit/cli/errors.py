@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import sys
 import traceback
@@ -67,15 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: list[str]) -> int:
     """Build the application and run it; return what the command exits with."""
-    collecting = gc.isenabled()
-    gc.disable()  # importing and declaring the commands makes many objects and no garbage
-    try:
-        from bnnkit.cli.app import build_app  # the commands import this module
+    from bnnkit.cli.app import build_app  # the commands import this module
 
-        command = typer.main.get_command(build_app())
-    finally:
-        if collecting:
-            gc.enable()
+    command = typer.main.get_command(build_app())
     try:
         result = command(args, prog_name="bnnkit", standalone_mode=False)
     except SystemExit as stop:  # from rich and typer, where the reader of a pipe has gone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def command(monkeypatch):
         module.body = run
         module.EXAMPLE = example("bnnkit try [conv]", "a [1]\n\n  b")
         monkeypatch.setitem(sys.modules, "bnnkit_try", module)
-        table = [*COMMANDS, ("try", "bnnkit_try", "body")]
+        table = [*COMMANDS, ("try", "bnnkit_try", "body", "Try.")]
         monkeypatch.setattr(app_module, "COMMANDS", table)
 
     return install
@@ -66,10 +67,17 @@ def test_no_command_shows_help(capsys):
 def test_help_lists_every_command(capsys, flag):
     assert main([flag]) == 0
     out = capsys.readouterr().out
-    assert all(f"│ {name} " in out for name, _, _ in COMMANDS)
+    assert all(f"│ {name} " in out for name, *_ in COMMANDS)
 
 
-@pytest.mark.parametrize("name", [name for name, _, _ in COMMANDS])
+@pytest.mark.parametrize("row", COMMANDS, ids=lambda row: row[0])
+def test_a_summary_is_the_first_line_of_the_command(row):
+    _, path, function, summary = row
+    described = getattr(importlib.import_module(path), function).__doc__
+    assert " ".join(described.split("\n\n")[0].split()) == summary
+
+
+@pytest.mark.parametrize("name", [name for name, *_ in COMMANDS])
 def test_help_of_a_command_ends_with_an_example(capsys, name):
     assert main([name, "--help"]) == 0
     _, marker, ending = capsys.readouterr().out.partition("Example")
