@@ -59,10 +59,10 @@ def main() -> None:
         draws = torch.Generator().manual_seed(seed)
 
         def work() -> None:
+            begun = starts[torch.randint(len(starts), (count,), generator=draws)]
             latent_chains(
-                made.draw, lambda z: score_images(score, made.bytes(z)), starts, count, steps, 1.0,
-                draws,
-            )  # fmt: skip
+                made.draw, lambda z: score_images(score, made.bytes(z)), begun, steps, 1.0, draws
+            )
 
         return work
 

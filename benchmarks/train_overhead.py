@@ -26,7 +26,7 @@ from bnnkit.methods.sbp import Sbp
 from bnnkit.run.precision import choose_device, choose_precision
 from bnnkit.run.provenance import cpu_model, versions
 from bnnkit.run.timing import speedup, time_interleaved
-from bnnkit.spec.config import SbpConfig
+from bnnkit.spec.prune import SbpConfig
 from bnnkit.zoo import ZOO
 
 OUT = Path(__file__).parent / "results" / "train_overhead.json"

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from bnnkit.run.mh_proposal import mh_proposal
     from bnnkit.run.prune import prune
     from bnnkit.run.sbn import sbn_fit
+    from bnnkit.run.sweep import sweep
     from bnnkit.run.train import train
     from bnnkit.spec import DataSpec, ModelSpec, Plan, Quantity, Report
 
@@ -68,6 +69,7 @@ __all__ = [
     "prune",
     "sbn",
     "sbn_fit",
+    "sweep",
     "train",
 ]
 
@@ -100,6 +102,7 @@ _HOMES = {
     "prune": "bnnkit.run.prune",
     "sbn": "bnnkit.methods.sbn:",
     "sbn_fit": "bnnkit.run.sbn",
+    "sweep": "bnnkit.run.sweep",
     "train": "bnnkit.run.train",
 }
 

@@ -26,6 +26,12 @@ COMMANDS: list[tuple[str, str, str, str]] = [
         "Remove what the evidence says a pretrained model does not need, and prove the result.",
     ),
     (
+        "sweep",
+        "bnnkit.cli.sweep",
+        "sweep",
+        "Prune one model by several methods, targets and seeds, and find the Pareto fronts.",
+    ),
+    (
         "sbn-fit",
         "bnnkit.cli.sbn_fit",
         "sbn_fit",

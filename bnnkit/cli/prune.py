@@ -11,9 +11,19 @@ import typer
 from bnnkit.cli import gate_options as gates
 from bnnkit.cli import loop_options as loop
 from bnnkit.cli import options as opt
+from bnnkit.cli import prune_options as how
 from bnnkit.cli.help import example
-from bnnkit.spec.config import PruneConfig, SbpConfig, TrainConfig, parse_scales
+from bnnkit.spec.config import TrainConfig
 from bnnkit.spec.gates import GateOptions
+from bnnkit.spec.posterior_config import PosteriorConfig
+from bnnkit.spec.prune import (
+    PruneConfig,
+    RecoveryConfig,
+    SbpConfig,
+    Target,
+    finetune_share,
+    parse_size,
+)
 
 __all__ = ["EXAMPLE", "prune"]
 
@@ -71,9 +81,13 @@ Run directory: digits-cnn-train-prune
 """,
 )
 
-_METHOD = "Pruning"
-_OUTPUT = "Output"
-_TRAIN, _SBP, _PRUNE = TrainConfig(), SbpConfig(), PruneConfig()
+_TRAIN, _SBP, _POSTERIOR, _PRUNE, _AFTER = (
+    TrainConfig(),
+    SbpConfig(),
+    PosteriorConfig(),
+    PruneConfig(),
+    RecoveryConfig(),
+)
 
 
 def prune(
@@ -96,84 +110,63 @@ def prune(
     limit: opt.Limit = None,
     augment: opt.Augment = "auto",
     method: Annotated[
-        str, typer.Option(metavar="NAME", rich_help_panel=_METHOD, help="What decides: sbp.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=how.METHOD,
+            help="What decides. Learned: sbp (noise on units); sparse-vd, ard, group-ard, mn, "
+            "mn-diag (noise on weights). Controls that only rank and need a target: magnitude, "
+            "taylor, bn-scale, random.",
+        ),
     ] = _PRUNE.method,
-    kl_scale: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[PATTERN=]X",
-            rich_help_panel=_METHOD,
-            help="Weight of the KL term: 1 is the evidence itself, more removes more. "
-            "'layer1.**=10' sets it for some layers; may be repeated.",
-        ),
-    ] = None,
-    kl_warmup: Annotated[
-        float,
-        typer.Option(
-            metavar="SHARE",
-            min=0,
-            max=1,
-            rich_help_panel=_METHOD,
-            help="Share of the noisy epochs over which the KL term grows from 0.",
-        ),
-    ] = _SBP.kl_warmup,
-    noise_lr: Annotated[
+    target_macs: Annotated[
         float | None,
         typer.Option(
-            metavar="RATE",
-            rich_help_panel=_METHOD,
-            help="Learning rate of the noise; ten times --lr if absent.",
+            metavar="SHARE",
+            rich_help_panel=how.TARGET,
+            help="Come down to this share of the multiply-accumulates.",
         ),
-    ] = _SBP.noise_lr,
-    init_log_sigma: Annotated[
-        float,
+    ] = None,
+    target_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            rich_help_panel=how.TARGET,
+            help="Come down to this size of the weights, such as 500kB or 1MB.",
+        ),
+    ] = None,
+    target_speedup: Annotated[
+        float | None,
         typer.Option(
             metavar="X",
-            min=-20,
-            max=5,
-            rich_help_panel=_METHOD,
-            help="Where the noise starts; the published code starts at -5.",
-        ),
-    ] = _SBP.init_log_sigma,
-    finetune: Annotated[
-        float,
-        typer.Option(
-            metavar="SHARE",
-            min=0,
-            max=1,
-            rich_help_panel=_METHOD,
-            help="Share of the epochs, at the end, trained with the decision frozen.",
-        ),
-    ] = _SBP.finetune,
-    include: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN",
-            rich_help_panel=_METHOD,
-            help="Layers to prune (* within a part of the name, ** across); may be repeated.",
+            rich_help_panel=how.TARGET,
+            help="Become X times as fast, as measured at --speedup-at (default: batch 1, 1 "
+            "thread, onnxruntime).",
         ),
     ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN", rich_help_panel=_METHOD, help="Layers to leave; may be repeated."
-        ),
-    ] = None,
-    round_to: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=1,
-            rich_help_panel=_METHOD,
-            help="Keep widths at multiples of N channels.",
-        ),
-    ] = _PRUNE.round_to,
+    cost: how.Cost = None,
+    val: how.Val = _PRUNE.val,
+    kl_scale: how.KlScale = None,
+    kl_warmup: how.KlWarmup = _SBP.kl_warmup,
+    noise_lr: how.NoiseLr = _SBP.noise_lr,
+    init_log_sigma: how.InitLogSigma = None,
+    threshold: how.Threshold = None,
+    groups: how.Groups = _POSTERIOR.groups,
+    kl_anneal: how.KlAnneal = _POSTERIOR.kl_anneal,
+    finetune: how.Finetune = None,
+    finetune_epochs: how.FinetuneEpochs = None,
+    distill: how.Distill = _AFTER.distill,
+    distill_temperature: how.DistillTemperature = _AFTER.temperature,
+    reestimate_bn: how.ReestimateBn = _AFTER.reestimate,
+    include: how.Include = None,
+    exclude: how.Exclude = None,
+    round_to: how.RoundTo = str(_PRUNE.round_to),
     removal_seed: Annotated[
         int | None,
         typer.Option(
             metavar="N",
             min=0,
-            rich_help_panel=_METHOD,
+            rich_help_panel=how.METHOD,
             help="With --epochs 0: remove a random half, to exercise the surgery.",
         ),
     ] = None,
@@ -181,7 +174,7 @@ def prune(
         bool,
         typer.Option(
             "--dry-run",
-            rich_help_panel=_METHOD,
+            rich_help_panel=how.METHOD,
             help="Show classes, locks and the most that could be saved; train nothing.",
         ),
     ] = False,
@@ -194,21 +187,10 @@ def prune(
     freeze_bn: loop.FreezeBn = _TRAIN.freeze_bn,
     precision: loop.Precision = _TRAIN.precision,
     resume: loop.Resume = False,
-    batches: Annotated[
-        str,
-        typer.Option(
-            "--bench-batch", metavar="N,N", rich_help_panel=_OUTPUT, help="Batch sizes to time."
-        ),
-    ] = ",".join(map(str, _PRUNE.batches)),
-    bench_threads: Annotated[
-        str, typer.Option(metavar="N,N", rich_help_panel=_OUTPUT, help="CPU threads to time with.")
-    ] = ",".join(map(str, _PRUNE.threads)),
-    no_onnx: Annotated[
-        bool, typer.Option("--no-onnx", rich_help_panel=_OUTPUT, help="Write no ONNX file.")
-    ] = False,
-    no_pt2: Annotated[
-        bool, typer.Option("--no-pt2", rich_help_panel=_OUTPUT, help="Write no .pt2 file.")
-    ] = False,
+    batches: how.BenchBatch = ",".join(map(str, _PRUNE.batches)),
+    bench_threads: how.BenchThreads = ",".join(map(str, _PRUNE.threads)),
+    no_onnx: how.NoOnnx = False,
+    no_pt2: how.NoPt2 = False,
     device: opt.Device = _TRAIN.device,
     threads: opt.Threads = _TRAIN.threads,
     seed: opt.Seed = _TRAIN.seed,
@@ -241,7 +223,15 @@ def prune(
     from bnnkit.run.prune import prune as run
 
     opt.require_data(data, "prune")
-    scale, scales = parse_scales(kl_scale or [])
+    sbp, posterior = how.posterior_configs(
+        kl_scale=kl_scale,
+        kl_warmup=kl_warmup,
+        kl_anneal=kl_anneal,
+        noise_lr=noise_lr,
+        init_log_sigma=init_log_sigma,
+        threshold=threshold,
+        groups=groups,
+    )
     config = PruneConfig(
         method=method,
         train=TrainConfig(
@@ -257,17 +247,25 @@ def prune(
             threads=threads,
             seed=seed,
         ),
-        sbp=SbpConfig(
-            noise_lr=noise_lr,
-            kl_scale=_SBP.kl_scale if scale is None else scale,
-            kl_scales=scales,
-            kl_warmup=kl_warmup,
-            init_log_sigma=init_log_sigma,
-            finetune=finetune,
+        sbp=sbp,
+        posterior=posterior,
+        recovery=RecoveryConfig(
+            finetune=finetune_share(finetune, finetune_epochs, epochs),
+            distill=distill,
+            temperature=distill_temperature,
+            reestimate=reestimate_bn,
         ),
+        target=Target(
+            macs=target_macs,
+            size=None if target_size is None else parse_size(target_size),
+            speedup=target_speedup,
+            speedup_at=speedup_at,
+        ),
+        cost=cost,
+        val=val,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
-        round_to=round_to,
+        round_to=how.parse_round_to(round_to),
         removal_seed=removal_seed,
         batches=opt.parse_counts(batches, "--bench-batch"),
         threads=opt.parse_counts(bench_threads, "--bench-threads"),

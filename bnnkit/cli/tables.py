@@ -12,6 +12,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from bnnkit.run import digest, filter_digest, mh_proposal_digest, uncertainty_digest
+from bnnkit.run.prune_digest import search_table
+from bnnkit.run.sweep_digest import sweep_tables
 from bnnkit.run.wording import as_float, clean
 from bnnkit.spec.report import Report
 
@@ -102,6 +104,8 @@ def _kept_table(body: Mapping[str, Any]) -> digest.Table | None:
 def _tables(body: Mapping[str, Any], width: int | None) -> Iterator[digest.Table | None]:
     """Yield every table up to the comparison of methods, in the order of reading."""
     yield digest.curve_table(body)
+    yield search_table(body)
+    yield from sweep_tables(body)
     yield _kept_table(body)
     yield digest.locked_table(body)
     yield uncertainty_digest.fit_table(body)

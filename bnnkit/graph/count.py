@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bnnkit.graph.capture import preserved_modes
 
-__all__ = ["LayerCost", "costs", "count_macs", "count_parameters"]
+__all__ = ["LayerCost", "costs", "count_macs", "count_parameters", "macs_by_module"]
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ def count_macs(model: nn.Module, input_shape: tuple[int, ...]) -> int:
 
     Half of the floating-point operations that `torch.utils.flop_counter` counts.
     """
-    return _counted(model, input_shape)[""]
+    return macs_by_module(model, input_shape)[""]
 
 
 def costs(model: nn.Module, input_shape: tuple[int, ...]) -> list[LayerCost]:
     """Return the cost of every convolution and linear layer, in the order of definition."""
-    macs = _counted(model, input_shape)
+    macs = macs_by_module(model, input_shape)
     out = []
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
@@ -74,7 +74,8 @@ def _slow_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
-def _counted(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
+def macs_by_module(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
+    """Return `{path: multiply-accumulates for one input}` of all that runs; "" is the whole."""
     parameter = next(model.parameters(), None)
     x = torch.zeros((1, *input_shape))
     if parameter is not None:

@@ -149,6 +149,27 @@ class Structure:
             keep[c.first + best] = True
         return keep
 
+    def narrowed(self, keep: Tensor) -> Structure:
+        """Return the structure of the slim model that a decision leaves.
+
+        Args:
+            keep: `[units]` bool.
+        """
+        keep = keep.cpu().bool()
+        alive = torch.cat([keep, torch.ones(1, dtype=torch.bool)])
+        number = torch.cat([keep.long().cumsum(0) - 1, torch.tensor([UNGATED])])
+        classes, first = [], 0
+        for c in self.classes:
+            if size := int(keep[c.units].sum()):
+                classes.append(replace(c, first=first, size=size))
+                first += size
+        return replace(
+            self,
+            classes=tuple(classes),
+            slots={key: number[units][alive[units]] for key, units in self.slots.items()},
+            reads={key: number[units][alive[units]] for key, units in self.reads.items()},
+        )
+
     def restrict(self, include: Sequence[str], exclude: Sequence[str]) -> Structure:
         """Lock the classes that the owner did not ask for.
 

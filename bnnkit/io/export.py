@@ -23,10 +23,12 @@ from bnnkit.io.checkpoint import NOISE_PREFIX, PLAN_KEY
 from bnnkit.spec import Plan
 
 __all__ = [
+    "LAYER_COPIES",
     "OPSET",
     "Written",
     "check_onnx",
     "copy_onnx",
+    "write_layer_onnx",
     "write_onnx",
     "write_pt2",
     "write_safetensors",
@@ -34,6 +36,12 @@ __all__ = [
 
 OPSET = 20
 """The ONNX operator set that is asked for; the exporter may keep an older one."""
+
+_IR = 10
+"""Version of the file format in which opset 20 came; older runtimes open no newer one."""
+
+LAYER_COPIES = 3
+"""How many times `write_layer_onnx` has its layer run, side by side."""
 
 _ONNX_LIMIT = 2**31 - 2**20
 """Most bytes of weights in one ONNX file: protobuf ends at 2 GiB, the graph needs a little."""
@@ -63,6 +71,7 @@ def write_onnx(
     path: str | Path,
     *,
     noise: Tensor | None = None,
+    labels: Tensor | None = None,
     outputs: Sequence[str] = ("output",),
     metadata: Mapping[str, str] | None = None,
 ) -> Written:
@@ -74,6 +83,8 @@ def write_onnx(
         path: The file to appear.
         noise: Noise `[k, ...]` that the module takes after its inputs: a second input `noise`,
             whose first axis `samples` is dynamic as well.
+        labels: Classes, int64 `[b]`, that the module takes after its inputs: a second input
+            `labels`, one for each row of the batch.
         outputs: Names of the outputs; of a module that answers with a tuple, one each.
         metadata: Properties of the file.
 
@@ -93,7 +104,8 @@ def write_onnx(
         )
 
     try:
-        examples = (example,) if noise is None else (example, noise)
+        given = {"input": example, "noise": noise, "labels": labels}
+        examples = {name: x for name, x in given.items() if x is not None}
         program, shapes, notes = _capture(module, examples, main=len(outputs) == 1)
         with _silence():
             converted = torch.onnx.export(
@@ -102,7 +114,7 @@ def write_onnx(
                 dynamo=True,
                 external_data=False,
                 dynamic_shapes=shapes,
-                input_names=["input", "noise"][: len(examples)],
+                input_names=list(examples),
                 output_names=list(outputs),
                 opset_version=OPSET,
                 verbose=False,
@@ -130,7 +142,7 @@ def write_pt2(module: nn.Module, example: Tensor, path: str | Path) -> Written:
         ArtefactError: The model cannot be exported.
     """
     try:
-        program, _, notes = _capture(module, (example,))
+        program, _, notes = _capture(module, {"input": example})
         for node in program.graph.nodes:  # paths of this machine stay here
             node.meta.pop("stack_trace", None)
         with atomic_path(path) as part, _silence():
@@ -229,6 +241,54 @@ def copy_onnx(source: str | Path, path: str | Path) -> Path:
     return Path(path)
 
 
+def write_layer_onnx(layer: nn.Module, example: Tensor, path: str | Path) -> Path:
+    """Write a layer to be timed: `LAYER_COPIES` of it read one input `x`, and are added up.
+
+    One row of the sum is the answer, so that copying it takes no time.
+
+    Args:
+        layer: A linear layer, or a convolution that is not transposed; on the CPU.
+        example: Its input: `[b, in, ...]` of a convolution, `[rows, in]` of a linear layer.
+        path: The file to appear.
+    """
+    import onnx
+
+    make, store = onnx.helper.make_node, onnx.numpy_helper.from_array
+    operator, options = _operator(layer)
+    stored, nodes, total = [], [], "y0"
+    for i in range(LAYER_COPIES):
+        # Each has weights of its own: equal ones would be run once.
+        tensors = {f"{n}{i}": p.detach().roll(i, 0) for n, p in layer.named_parameters()}
+        stored += [store(tensor.numpy(), name) for name, tensor in tensors.items()]
+        nodes.append(make(operator, ["x", *tensors], [f"y{i}"], **options))
+        if i:
+            nodes.append(make("Add", [total, f"y{i}"], [f"sum{i}"]))
+            total = f"sum{i}"
+    stored += [store(torch.tensor([n]).numpy(), name) for n, name in enumerate(("from", "to"))]
+    nodes.append(make("Slice", [total, "from", "to"], ["output"]))
+    number, value = onnx.TensorProto.FLOAT, onnx.helper.make_tensor_value_info
+    ends = [value("x", number, list(example.shape))], [value("output", number, None)]
+    graph = onnx.helper.make_graph(nodes, "layer", *ends, stored)
+    opset = [onnx.helper.make_opsetid("", OPSET)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=_IR), str(path))
+    return Path(path)
+
+
+def _operator(layer: nn.Module) -> tuple[str, dict[str, Any]]:
+    """Return the ONNX operator of a layer, and its attributes."""
+    if isinstance(layer, nn.Linear):
+        return "Gemm", {"transB": 1}
+    assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    pads = list(reversed(layer._reversed_padding_repeated_twice))  # also where it is "same"
+    return "Conv", {
+        "kernel_shape": list(layer.kernel_size),
+        "strides": list(layer.stride),
+        "dilations": list(layer.dilation),
+        "group": layer.groups,
+        "pads": pads[1::2] + pads[::2],
+    }
+
+
 def _save_onnx(
     proto: Any,  # noqa: ANN401
     path: Path,
@@ -254,13 +314,14 @@ def _save_onnx(
 
 
 def _capture(
-    module: nn.Module, examples: tuple[Tensor, ...], *, main: bool = True
+    module: nn.Module, named: Mapping[str, Tensor], *, main: bool = True
 ) -> tuple[torch.export.ExportedProgram, tuple[Any, ...] | None, list[str]]:
     """Capture with a dynamic batch, or with the example's where the model's code fixes it."""
+    examples = tuple(named.values())
     # torch.export takes sizes 0 and 1 for constants
     wide = tuple(torch.cat([x, x]) if len(x) == 1 else x for x in examples)
-    axes = ("batch", "samples")
-    shapes = tuple({0: torch.export.Dim(axis)} for axis, _ in zip(axes, examples, strict=False))
+    batch, samples = torch.export.Dim("batch"), torch.export.Dim("samples")
+    shapes = tuple({0: samples if name == "noise" else batch} for name in named)
     with _exportable(module, main) as model, _silence():
         try:
             program = torch.export.export(model, _on_cpu(wide), dynamic_shapes=shapes)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from bnnkit.errors import DataError, UsageError, did_you_mean
+from bnnkit.errors import BnnkitError, DataError, UsageError, did_you_mean
 from bnnkit.graph.outputs import main_output
 from bnnkit.io.datasets.fit import fit_shapes
 from bnnkit.io.datasets.split import Preprocess
@@ -275,7 +275,7 @@ class _ModuleExtractor:
     def __call__(self, images: Tensor, batch_size: int = 500) -> Features:
         check_images(images, self._shape, self.name)
         rows, outputs = [], []
-        with torch.inference_mode():
+        with torch.inference_mode(), _running(self.name, self._shape):
             for x in torch.split(images, batch_size):
                 found, out = self.net(x.to(self._device).float() / 255)
                 rows.append(found.float().cpu())
@@ -299,15 +299,32 @@ class _ProgramExtractor:
 
     def __call__(self, images: Tensor, batch_size: int = 500) -> Features:
         check_images(images, self._shape, self.name)
-        outputs = torch.cat(
-            [
-                self._predictor(self._preprocess(x.cpu().float() / 255, None))
-                for x in torch.split(images, batch_size)
-            ]
-        )
+        with _running(self.name, self._shape):
+            outputs = torch.cat(
+                [
+                    self._predictor(self._preprocess(x.cpu().float() / 255, None))
+                    for x in torch.split(images, batch_size)
+                ]
+            )
         features = _as_rows(outputs).float().cpu().clone()
         _check(features, len(images), self.name)
         return Features(features, outputs, self.name)
+
+
+@contextmanager
+def _running(name: str, shape: tuple[int, int, int]) -> Iterator[None]:
+    """Word what the owner's code raises."""
+    try:
+        yield
+    except (BnnkitError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise DataError(
+            f"Reading the features of {name!r}",
+            f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}",
+            f"it stops on images of {'x'.join(map(str, shape))}",
+            "Let it take such images, in batches of any size.",
+        ) from error
 
 
 def _check(features: Tensor, count: int, name: str) -> None:
@@ -330,5 +347,6 @@ def _check(features: Tensor, count: int, name: str) -> None:
 
 def _as_rows(x: Tensor) -> Tensor:
     """Return one row an image: a copy, as a later layer may work in place."""
-    x = x.mean((2, 3)) if x.dim() == 4 else x.reshape(len(x), -1)
+    # not len(x), which would fix the batch size of an exported graph
+    x = x.mean((2, 3)) if x.dim() == 4 else x.reshape(x.shape[0], -1)
     return x.clone()

@@ -1,72 +1,27 @@
-"""What a generator's outputs mean, found out on a few images: shape, range, labels, and faults."""
+"""What must hold for a generator, found out on a few images when it is opened."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from bnnkit.errors import BnnkitError, DataError, StructureError, UsageError
+from bnnkit.errors import BnnkitError, DataError, StructureError
 from bnnkit.io.generator_forms import GeneratorForm
+from bnnkit.io.generator_meaning import Meaning, read_range, read_shape
 from bnnkit.io.generator_trial import check_inputs, first_output, last_line
 from bnnkit.io.latents import Latent
-from bnnkit.spec.generator import GeneratorSpec, OutRange, shape_text
+from bnnkit.spec.generator import GeneratorSpec
 
-__all__ = ["Meaning", "settle"]
+__all__ = ["settle"]
 
 _TRIED = 32
 """Images that are made when a generator is opened."""
 _ROWS = 1e-4
 """How far an image in [0, 1] may move with its batch."""
 _EQUAL = 1e-6
-_OVERSHOOT = 0.1
-"""Share of the range that outputs may lie outside of it: the mean of a Gaussian decoder does."""
-_UNDERUSE = 0.01
-"""Outputs that span less than this share of their range were given another one."""
-_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
-_CHANNELS = (1, 3)
-
-
-@dataclass(frozen=True)
-class Meaning:
-    """How raw outputs become images.
-
-    Args:
-        shape: Channels, height and width.
-        out_range: Outputs of black and of white, or `logits`.
-        classes: Number of classes that it is told, or None.
-        one_hot: Whether labels go in as one-hot floats, and not as numbers.
-        channels_last: Whether outputs are `[n, H, W, C]`.
-        differentiable: Whether gradients flow from images to latents.
-    """
-
-    shape: tuple[int, int, int]
-    out_range: OutRange
-    classes: int | None = None
-    one_hot: bool = False
-    channels_last: bool = False
-    differentiable: bool = True
-
-    def encode(self, labels: Tensor | None) -> Tensor | None:
-        """Bring labels, int64 `[n]`, to what the generator reads."""
-        if labels is None or not self.one_hot:
-            return labels
-        assert self.classes is not None  # one-hot labels were tried with them
-        return F.one_hot(labels, self.classes).float()
-
-    def images(self, out: Tensor, n: int) -> Tensor:
-        """Map raw outputs of `n` latents to float32 `[n, C, H, W]` in [0, 1]."""
-        if self.channels_last:
-            out = out.permute(0, 3, 1, 2)
-        out = out.float().reshape(n, *self.shape)
-        if self.out_range == "logits":
-            return torch.sigmoid(out)
-        low, high = self.out_range
-        return ((out - low) / (high - low)).clamp(0, 1)
 
 
 def settle(
@@ -91,14 +46,14 @@ def settle(
     notes: list[str] = []
     check_inputs(form, prior, spec)
     z = prior.draw(_TRIED, torch.Generator().manual_seed(seed))
-    labels = None if spec.classes is None else torch.arange(_TRIED) % spec.classes
+    labels = None if spec.classes is None else _spread(spec.classes)
     with torch.no_grad():
         out, one_hot = first_output(form, prior, z, labels, spec)
         _check_output(form.name, out)
-        shape, last = _shape(form.name, out, spec.shape, notes)
-        chosen = _range(form.name, out.float(), spec.out_range, notes)
+        shape, last = read_shape(form.name, out, spec.shape, notes)
+        chosen = read_range(form.name, out.float(), spec.out_range, notes)
         meaning = Meaning(shape, chosen, spec.classes, one_hot, last)
-        _check_latent_matters(form, meaning, z, labels)
+        _check_latent_matters(form, prior, meaning, z, labels)
         if labels is not None:
             sort = "one-hot numbers" if one_hot else "whole numbers"
             notes.append(f"It is told its {spec.classes} classes as {sort}.")
@@ -112,7 +67,11 @@ def settle(
     return meaning, notes
 
 
-# --- shape and range ------------------------------------------------------------------------
+def _spread(classes: int) -> Tensor:
+    """Return labels for the trial, int64 `[32]`: the first and the last are among them."""
+    if classes <= _TRIED:
+        return torch.arange(_TRIED) % classes
+    return torch.linspace(0, classes - 1, _TRIED, dtype=torch.float64).round().long()
 
 
 def _check_output(name: str, out: Tensor) -> None:
@@ -136,104 +95,6 @@ def _check_output(name: str, out: Tensor) -> None:
         )  # fmt: skip
 
 
-def _shape(
-    name: str, out: Tensor, stated: tuple[int, int, int] | None, notes: list[str]
-) -> tuple[tuple[int, int, int], bool]:
-    """Return the shape of one image, and whether channels come last."""
-    found = tuple(out.shape[1:])
-    last = len(found) == 3 and found[2] in _CHANNELS and found[0] not in _CHANNELS
-    if stated is not None:
-        moved = (stated[1], stated[2], stated[0])
-        if len(found) == 3 and found not in (stated, moved):
-            raise _misshapen(name, found, stated)
-        if math.prod(found) != math.prod(stated):
-            raise _misshapen(name, found, stated)
-        last = found == moved != stated
-    elif len(found) == 3:
-        stated = (found[2], found[0], found[1]) if last else (found[0], found[1], found[2])
-    elif len(found) == 2:
-        stated = (1, *found)
-    else:
-        raise UsageError(
-            f"Running the generator {name!r}",
-            f"flat outputs of {shape_text(found)} numbers",
-            "they do not say what their height and width are",
-            "Say it with --shape, such as --shape 1,28,28.",
-        )
-    if last:
-        notes.append(f"Its outputs of {shape_text(found)} have their channels last.")
-    return stated, last
-
-
-def _misshapen(name: str, found: tuple[int, ...], stated: tuple[int, ...]) -> DataError:
-    hint = f"Give the shape that has {math.prod(found)} numbers."
-    side = math.isqrt(math.prod(found))
-    if len(found) == 3 or side * side == math.prod(found):
-        hint = f"Use --shape {','.join(map(str, found if len(found) == 3 else (1, side, side)))}."
-    return DataError(
-        f"Reading the images of {name!r} as {shape_text(stated)}",
-        f"outputs of {shape_text(found)}, {math.prod(found)} numbers",
-        f"an image of {shape_text(stated)} has {math.prod(stated)}"
-        + ("" if math.prod(found) != math.prod(stated) else " in another order"),
-        hint,
-    )
-
-
-def _range(name: str, out: Tensor, stated: OutRange | None, notes: list[str]) -> OutRange:
-    """Return the range of the outputs: the stated one, checked, or the one that they show."""
-    low, high = float(out.min()), float(out.max())
-    fitting = _fitting(low, high)
-    what = f"Reading the outputs of {name!r}"
-    if stated is None and fitting is None:
-        raise UsageError(
-            what, f"values from {low:.4g} to {high:.4g}",
-            "they leave open which of them are black and white",
-            "Say it with --out-range=-1,1, 0,1, 0,255 or logits.",
-        )  # fmt: skip
-    if stated is None:
-        assert fitting is not None  # checked above
-        notes.append(
-            f"Its outputs go from {low:.3g} to {high:.3g}: read as [{fitting[0]:g}, "
-            f"{fitting[1]:g}]."
-        )
-        return fitting
-    if stated == "logits":
-        if fitting is not None and high <= 1:
-            raise DataError(
-                f"{what} as logits", f"values from {low:.4g} to {high:.4g}",
-                "their sigmoids are all grey", f"Use --out-range={fitting[0]:g},{fitting[1]:g}.",
-            )  # fmt: skip
-        return stated
-    span = stated[1] - stated[0]
-    outside = max(stated[0] - low, high - stated[1]) / span
-    if outside > _OVERSHOOT or (high - low) < _UNDERUSE * span:
-        hint = "Use --out-range logits if a sigmoid belongs after it."
-        if fitting is not None and fitting != stated:
-            hint = f"Use --out-range={fitting[0]:g},{fitting[1]:g}."
-        why = "they lie outside" if outside > _OVERSHOOT else "they hardly fill it"
-        raise DataError(
-            f"{what} as {stated[0]:g} to {stated[1]:g}",
-            f"values from {low:.4g} to {high:.4g}", why, hint,
-        )  # fmt: skip
-    if outside > 1e-3:
-        notes.append(f"Outputs from {low:.3g} to {high:.3g} are cut to the stated range.")
-    elif low >= stated[0] + span / 2 or high <= stated[1] - span / 2:
-        notes.append(f"Its outputs fill half of their range: {low:.3g} to {high:.3g}.")
-    return stated
-
-
-def _fitting(low: float, high: float) -> tuple[float, float] | None:
-    """Return the usual range that values show beyond doubt, or None."""
-    for a, b in _RANGES:
-        inside = a - _EQUAL <= low and high <= b + _EQUAL
-        if inside and low <= a + 0.25 * (b - a) and high >= b - 0.5 * (b - a):
-            return a, b
-    return None
-
-
-# --- what must hold -------------------------------------------------------------------------
-
-
 def _same_noise(run: Callable[[], Tensor]) -> Tensor:
     """Run with a fixed random state, for generators that draw numbers of their own."""
     with torch.random.fork_rng(devices=[]):
@@ -242,7 +103,7 @@ def _same_noise(run: Callable[[], Tensor]) -> Tensor:
 
 
 def _check_latent_matters(
-    form: GeneratorForm, meaning: Meaning, z: Tensor, labels: Tensor | None
+    form: GeneratorForm, prior: Latent, meaning: Meaning, z: Tensor, labels: Tensor | None
 ) -> None:
     """Refuse a generator that makes the same images of other latents."""
     known = meaning.encode(labels)
@@ -252,12 +113,20 @@ def _check_latent_matters(
     )
     if float((first - other).abs().max()) > _EQUAL:
         return
-    equal = float((first - first[:1]).abs().max()) <= _EQUAL
+    what = f"Running the generator {form.name!r} on latents {str(prior.spec)!r}"
+    if float((first - first[:1]).abs().max()) <= _EQUAL:
+        raise DataError(
+            what,
+            f"{_TRIED} equal images of {_TRIED} different latents",
+            "it does not follow its latent",
+            f"Check that {str(prior.spec)!r} is what it was trained with (--latent), and that "
+            "the checkpoint holds trained weights.",
+        )
     raise DataError(
-        f"Running the generator {form.name!r}",
-        f"{_TRIED} equal images" if equal else "the same images from other latents",
+        what,
+        "the same images from other latents",
         "it does not follow its latent",
-        "Check its weights and that the latent is its only input.",
+        "Let its images depend on the latent that it is called with, and on nothing random.",
     )
 
 
@@ -273,7 +142,7 @@ def _check_labels_matter(form: GeneratorForm, meaning: Meaning, z: Tensor) -> No
             f"Running the generator {form.name!r}",
             "the same images for the classes 0 and 1",
             "it does not follow its labels",
-            "Leave the classes out.",
+            "Leave --conditional out.",
         )
 
 

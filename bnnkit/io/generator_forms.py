@@ -124,10 +124,17 @@ def _open_program(info: FileInfo, device: str) -> GeneratorForm:
 
 def _open_onnx(path: Path, device: str) -> GeneratorForm:
     """Open a graph that onnxruntime runs."""
-    model = OnnxModel(path, device=device)
+    model = OnnxModel(path, device=device, labelled=True)
+
+    def run(z: Tensor, labels: Tensor | None = None) -> Tensor:
+        wanted, given = model.labels, None if labels is None else labels.dtype
+        if wanted and given and wanted.is_floating_point != given.is_floating_point:
+            raise TypeError(f"labels of dtype {wanted}, not {given}")
+        return model(z, labels)
+
     form = GeneratorForm(
-        path.name, "onnx", lambda z: model(z), torch.device("cpu"), model.dtype,
-        reads=tuple(model.shape[1:]), inputs=1,
+        path.name, "onnx", run, torch.device("cpu"), model.dtype,
+        reads=tuple(model.shape[1:]), inputs=1 if model.labels is None else 2,
         notes=["onnxruntime runs it: no gradient flows through it."],
     )  # fmt: skip
     return _of_fixed_batch(form, model.shape[0] if model.shape else None)

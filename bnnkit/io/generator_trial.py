@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,13 +16,14 @@ from bnnkit.spec.generator import GeneratorSpec, shape_text
 __all__ = ["check_inputs", "first_output", "last_line"]
 
 
+_CLASSES = "Say how many classes it is told with --conditional N."
+
+
 def check_inputs(form: GeneratorForm, prior: Latent, spec: GeneratorSpec) -> None:
     """Refuse, before anything runs, inputs that a captured program does not take."""
     if form.inputs is not None and (form.inputs == 2) != (spec.classes is not None):
         needs = "latents and labels" if form.inputs == 2 else "latents only"
-        hint = "State its classes." if form.inputs == 2 else "Leave the classes out."
-        if form.form == "onnx":
-            hint += " Class-conditional ones run as TorchScript, .pt2 or with --arch."
+        hint = _CLASSES if form.inputs == 2 else "Leave --conditional out."
         given = "latents only" if spec.classes is None else f"latents and {spec.classes} classes"
         raise UsageError(
             f"Running the generator {form.name!r} on {given}", f"{form.inputs} inputs",
@@ -101,13 +103,32 @@ def _cause(
             return why, f"Use --latent {_named(prior, reads)}."
         return why, "Give the latent that it was trained with, and its number of classes."
     if "argument" in message and labels is None:
-        return "it takes more than latents", "State its classes if that is the label."
+        return "it takes more than latents", f"If that is a label: {_CLASSES}"
     if "argument" in message:
-        return "it takes no labels", "Leave the classes out."
+        return "it takes no labels as its second argument", "Leave --conditional out."
+    if labels is not None and (known := _labels_known(form, z, labels)) > 1:
+        return f"it knows the labels 0 to {known - 1} only", f"Use --conditional {known}."
     return (
         "it does not read such latents",
         "Give the shape of one latent, such as --latent normal:100x1x1.",
     )
+
+
+def _labels_known(form: GeneratorForm, z: Tensor, labels: Tensor) -> int:
+    """Return how many labels from 0 on a generator runs with; 0 where it stops at the first."""
+
+    def runs(label: int) -> bool:
+        try:
+            form(z, torch.full_like(labels, label))
+        except Exception:  # it is known to stop; the question is where
+            return False
+        return True
+
+    low, high = -1, int(labels.max())  # it runs with `low`, and stops at `high`
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if runs(middle) else (low, middle)
+    return low + 1
 
 
 def _named(prior: Latent, shape: str) -> str:

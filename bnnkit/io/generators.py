@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from bnnkit.errors import DataError, UsageError
-from bnnkit.io.generator_checks import Meaning, settle
+from bnnkit.errors import BnnkitError, DataError, StructureError, UsageError
+from bnnkit.io.generator_checks import settle
 from bnnkit.io.generator_forms import GeneratorForm, open_form
+from bnnkit.io.generator_meaning import Meaning
+from bnnkit.io.generator_trial import last_line
 from bnnkit.io.latents import Latent, open_latent
 from bnnkit.spec.generator import GeneratorSpec, LatentSpec, OutRange, shape_text
 
@@ -92,10 +95,11 @@ class Generator:
             float32 `[n, C, H, W]` in [0, 1], on the device of the generator.
 
         Raises:
+            StructureError: The generator stopped.
             UsageError: Latents or labels of another shape, or labels where none are taken.
         """
         self._check(z, labels)
-        return self.meaning.images(self.form(z, self.meaning.encode(labels)), len(z))
+        return self._run(z, labels)[1]
 
     def bytes(
         self,
@@ -117,6 +121,8 @@ class Generator:
             uint8 `[n, C, H, W]` on the CPU: the rounded mean, or 0 and 255 where pixels are drawn.
 
         Raises:
+            DataError: An output is NaN or infinite, which no byte can hold.
+            StructureError: The generator stopped.
             UsageError: Latents or labels do not fit, or the source of the pixels is missing.
         """
         self._check(z, labels)
@@ -126,15 +132,17 @@ class Generator:
                 "sampled pixels are drawn from one",
                 "Pass generator=torch.Generator().manual_seed(0).",
             )  # fmt: skip
-        out = torch.empty(len(z), *self.shape, dtype=torch.uint8)
+        images = torch.empty(len(z), *self.shape, dtype=torch.uint8)
         for start in range(0, len(z), batch_size):
             rows = slice(start, start + batch_size)
             with torch.no_grad():
-                mean = self.images(z[rows], None if labels is None else labels[rows]).cpu()
+                out, mean = self._run(z[rows], None if labels is None else labels[rows])
+            _refuse_holes(self.name, out)
+            pixels = mean.cpu()
             if self.pixels == "sampled":
-                mean = torch.bernoulli(mean, generator=generator)
-            out[rows] = (mean * 255).round().to(torch.uint8)
-        return out
+                pixels = torch.bernoulli(pixels, generator=generator)
+            images[rows] = (pixels * 255).round().to(torch.uint8)
+        return images
 
     def check_against(
         self,
@@ -155,13 +163,15 @@ class Generator:
         """
         what = f"Comparing the generator {self.name!r} with the data {data!r}"
         if tuple(shape) != self.shape:
+            hint = f"Resize the data with --input-shape {','.join(map(str, self.shape))}."
+            if len(shape) == 3 and math.prod(shape) == math.prod(self.shape):
+                hint = f"Use --shape {','.join(map(str, shape))} if its outputs are flat."
             raise DataError(
                 what,
                 f"it makes images of {shape_text(self.shape)}, and the data have "
                 f"{shape_text(tuple(shape))}",
                 "both must be of one shape",
-                f"Resize the data with --input-shape {','.join(map(str, self.shape))}, or state "
-                "the shape of the generator with --shape.",
+                hint,
             )
         if values is not None and not (values[0] >= 0 and values[1] <= 1):
             raise DataError(
@@ -171,6 +181,21 @@ class Generator:
                 "both must be in one range",
                 "Give data as bytes, or as floats in [0, 1] that are not normalised.",
             )
+
+    def _run(self, z: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return raw outputs and images `[n, C, H, W]`; the owner's code may stop at any time."""
+        try:
+            out = self.form(z, self.meaning.encode(labels))
+            return out, self.meaning.images(out, len(z))
+        except (BnnkitError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise StructureError(
+                f"Generating images with {self.name!r}",
+                last_line(error),
+                f"it stopped on a batch of {len(z)} latents, although the first few went well",
+                "Check its code for what depends on the batch, or on the latents themselves.",
+            ) from error
 
     def _check(self, z: Tensor, labels: Tensor | None) -> None:
         """Refuse latents and labels that this generator does not read."""
@@ -222,6 +247,18 @@ def open_generator(spec: GeneratorSpec, *, seed: int = 0, device: str = "cpu") -
     if spec.pixels == "sampled":
         notes.append("Its outputs are means of Bernoulli pixels, which are drawn.")
     return Generator(form.name, form, prior, meaning, spec.pixels, tuple(notes))
+
+
+def _refuse_holes(name: str, out: Tensor) -> None:
+    """Refuse raw outputs that are no numbers, which would become bytes without a word."""
+    bad = int((~out.isfinite()).flatten(1).any(1).sum())
+    if bad:
+        raise DataError(
+            f"Generating images with {name!r}",
+            f"outputs that are NaN or infinite in {bad} of {len(out)} images",
+            "no byte can hold them, although the first few images were sound",
+            "Check its weights, and that --latent is what it was trained with.",
+        )
 
 
 def _range_text(out_range: OutRange) -> str:

@@ -77,7 +77,11 @@ def open_latent(spec: LatentSpec) -> Latent:
     try:
         found = load_object(place, item)
     except ArchitectureError as error:
-        raise _refused(spec, error.found, error.why, error.hint) from error
+        # providers of architectures have no latents
+        words = error.found.removeprefix("no provider and ")
+        raise _refused(
+            spec, words, error.why, error.hint if words == error.found else _HINT
+        ) from error
     if not callable(found):
         raise _refused(spec, f"a {type(found).__name__}", "it cannot be called", _HINT)
     first, again = (

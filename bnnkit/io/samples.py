@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from bnnkit.errors import FileRefusedError
 from bnnkit.io.atomic import atomic_path
 
-__all__ = ["read_tensors", "write_samples", "write_tensors"]
+__all__ = ["read_images", "read_tensors", "write_samples", "write_tensors"]
 
 
 def write_samples(
@@ -69,3 +71,28 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             "it is not the safetensors file that a run wrote",
             "Run the command again.",
         ) from error
+
+
+def read_images(path: str | Path) -> Tensor:
+    """Read the images of `samples.npz`, uint8 `[n, c, h, w]`; no pickle is run.
+
+    Raises:
+        FileRefusedError: There is no such file, or it holds no such images.
+    """
+    asked = f"Reading {str(path)!r}"
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            images = torch.from_numpy(found["samples"])
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
+        raise FileRefusedError(
+            asked,
+            (str(error).splitlines() or [type(error).__name__])[0][:200],
+            "it is not the file of samples that a run wrote",
+            "Run the command again.",
+        ) from error
+    if images.dtype != torch.uint8 or images.dim() != 4 or not len(images):
+        kind = str(images.dtype).removeprefix("torch.")
+        raise FileRefusedError(
+            asked, f"{kind} {list(images.shape)}", "samples are uint8 [n, c, h, w]"
+        )
+    return images

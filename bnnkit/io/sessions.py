@@ -39,20 +39,28 @@ class OnnxModel:
         path: The file.
         device: `cpu` or `cuda`; the CPU is used where onnxruntime has no CUDA provider.
         threads: Threads inside one operator; None takes onnxruntime's own choice.
+        labelled: Whether it may take labels `[b]` or `[b, classes]` as a second input.
 
     Raises:
         FileRefusedError: The file is broken, hostile or unknown to onnxruntime.
     """
 
     def __init__(
-        self, path: str | Path, *, device: str = "cpu", threads: int | None = None
+        self,
+        path: str | Path,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        labelled: bool = False,
     ) -> None:
         check_onnx(path)
         self._session = _session(Path(path), device, threads)
         self.device = "cpu" if self._session.get_providers()[0].startswith("CPU") else "cuda"
         inputs = self._session.get_inputs()
         self._noise = _seeded_noise(self._session) if len(inputs) == 2 else None
-        if (len(inputs) != 1 and self._noise is None) or inputs[0].type not in _DTYPES:
+        told = labelled and len(inputs) == 2 and self._noise is None
+        known = all(i.type in _DTYPES for i in inputs[: 1 + told])
+        if (len(inputs) != 1 and self._noise is None and not told) or not known:
             raise FileRefusedError(
                 f"Opening {str(path)!r}",
                 ", ".join(f"input {i.name!r} of {i.type}" for i in inputs) or "no input",
@@ -62,11 +70,13 @@ class OnnxModel:
         self._input = inputs[0].name
         self.dtype = _DTYPES[inputs[0].type]
         self.shape = [n if isinstance(n, int) else None for n in inputs[0].shape]
+        self._labels = inputs[1].name if told else None
+        self.labels = _DTYPES[inputs[1].type] if told else None
         names = [output.name for output in self._session.get_outputs()]
         self._output = next((key for key in MAIN_KEYS if key in names), names[0])
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Run one batch; the answer is on the CPU."""
+    def __call__(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Run one batch, with labels where it takes them; the answer is on the CPU."""
         x = x.detach().to(self.device).contiguous()
         if x.is_cuda:
             torch.cuda.synchronize(x.device)  # onnxruntime has a stream of its own
@@ -81,6 +91,8 @@ class OnnxModel:
         )
         if self._noise is not None:
             binding.bind_cpu_input("noise", self._noise)
+        if self._labels is not None and self.labels is not None and labels is not None:
+            binding.bind_cpu_input(self._labels, labels.cpu().to(self.labels).numpy())
         binding.bind_output(self._output, "cpu")
         try:
             self._session.run_with_iobinding(binding)

@@ -57,10 +57,13 @@ def load_density(name: str) -> object:
             found = load_object(target, item)
             return found() if isinstance(found, type) else found
     except ArchitectureError as error:
-        hint = error.hint if error.hint.startswith(("Did", "Known", "Install", "It ")) else ""
+        # providers of architectures have no densities
+        words = error.found.removeprefix("no provider and ")
+        kept = ("Did", "Known", "Install", "It ") if words == error.found else ()
+        hint = error.hint if error.hint.startswith(kept) else ""
         raise UsageError(
             what,
-            error.found,
+            words,
             "there is no density to sample from",
             hint or "Name it as path/to/file.py:log_prob.",
         ) from error

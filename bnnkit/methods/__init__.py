@@ -1,8 +1,6 @@
-"""What decides: one file a paper, behind one protocol; `METHODS` names them."""
+"""What decides: one file a paper, behind one protocol; `registry` names them."""
 
-from bnnkit.methods.base import Decision, Method
-from bnnkit.methods.sbp import Sbp
+from bnnkit.methods.base import Aim, Decision, Method, Setting
+from bnnkit.methods.registry import CONTROLS, METHODS
 
-METHODS = {"sbp": Sbp}
-
-__all__ = ["METHODS", "Decision", "Method", "Sbp"]
+__all__ = ["CONTROLS", "METHODS", "Aim", "Decision", "Method", "Setting"]

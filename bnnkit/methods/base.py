@@ -1,13 +1,18 @@
-"""What the training loop and the surgery need of a method."""
+"""What the training loop and the surgery need of a method that learns what to close."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["Decision", "Method"]
+from bnnkit.graph.structure import Structure
+from bnnkit.spec.prune import PruneConfig
+
+__all__ = ["Aim", "Decision", "Method", "Setting"]
 
 
 @dataclass(frozen=True)
@@ -16,17 +21,62 @@ class Decision:
 
     Args:
         keep: `[units]` bool.
-        theta: `[units]` multiplier of each unit from here on.
+        gate: `[units]` multiplier of each unit from here on, where it is kept.
         score: `[units]` the higher, the better; orders units where some must be reopened.
         reopened: Classes that would have been left empty.
         evidence: `{name: [units]}` figures for the report, such as `snr`.
     """
 
     keep: Tensor
-    theta: Tensor
+    gate: Tensor
     score: Tensor
     reopened: tuple[str, ...] = ()
     evidence: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def theta(self) -> Tensor:
+        """The frozen gates, `[units]`: 0 where a unit is closed."""
+        return self.gate * self.keep
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A cost that the decision should come down to.
+
+    Args:
+        target: Share of the full cost.
+        share: Returns the share that keeping `[units]` costs.
+    """
+
+    target: float
+    share: Callable[[Tensor], float]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method starts from.
+
+    Args:
+        structure: The channel classes to decide about.
+        model: The analysed model, on its device.
+        config: Everything that was asked for.
+        n_examples: Size of the training set, N of the ELBO.
+        generator: Source of the noise, on the device.
+        device: Where the model is.
+        price: `[units]` what a unit costs; None where all count alike.
+        aim: The cost to come down to; None lets the evidence decide.
+        round_to: Widths are kept at multiples of this many channels.
+    """
+
+    structure: Structure
+    model: nn.Module
+    config: PruneConfig
+    n_examples: int
+    generator: torch.Generator
+    device: torch.device
+    price: Tensor | None = None
+    aim: Aim | None = None
+    round_to: int = 1
 
 
 class Method(Protocol):

@@ -23,8 +23,9 @@ from bnnkit.errors import UsageError, did_you_mean
 from bnnkit.graph.attach import Attachment, attach
 from bnnkit.graph.structure import Structure, matches
 from bnnkit.layers.log_normal_gates import LogNormalGates
-from bnnkit.methods.base import Decision
-from bnnkit.spec.config import SbpConfig
+from bnnkit.methods.base import Aim, Decision, Setting
+from bnnkit.methods.kl_scale import DualAscent, KlScale
+from bnnkit.spec.prune import SbpConfig
 
 __all__ = ["Sbp"]
 
@@ -39,6 +40,9 @@ class Sbp:
         generator: Source of the noise, on the gates' device.
         round_to: Widths are kept at multiples of this many channels.
         device: Where the gates live.
+        price: `[units]` relative cost of a unit, which weighs its KL term; None counts all alike.
+        aim: The share of the full cost to reach, for which the weight of the KL terms is
+            sought from the given one on; None takes the given one.
 
     Raises:
         UsageError: A KL pattern matches no layer.
@@ -53,6 +57,8 @@ class Sbp:
         *,
         round_to: int = 1,
         device: torch.device | str = "cpu",
+        price: Tensor | None = None,
+        aim: Aim | None = None,
     ) -> None:
         self.structure = structure
         self.config = config
@@ -62,11 +68,32 @@ class Sbp:
             init_log_sigma=config.init_log_sigma,
             generator=generator,
         ).to(device)
-        self._weight = (kl_weights(structure, config) / n_examples).to(device)
+        weight = kl_weights(structure, config) / n_examples
+        self._weight = (weight if price is None else weight * price / price.mean()).to(device)
+        self.scale = (
+            KlScale(config.kl_warmup)
+            if aim is None
+            else DualAscent(aim.target, lambda: aim.share(self._open()))
+        )
+        self._carrier = nn.ModuleDict({"gates": self.gates, "scale": self.scale})
+
+    @classmethod
+    def of(cls, setting: Setting) -> Sbp:
+        """Return the method at its start."""
+        return cls(
+            setting.structure,
+            setting.config.sbp,
+            setting.n_examples,
+            setting.generator,
+            round_to=setting.round_to,
+            device=setting.device,
+            price=setting.price,
+            aim=setting.aim,
+        )
 
     def carrier(self) -> nn.Module:
-        """Return the gates."""
-        return self.gates
+        """Return the gates and the weight of their KL terms."""
+        return self._carrier
 
     def attach(self, model: nn.Module) -> Attachment:
         """Gate a model."""
@@ -78,9 +105,8 @@ class Sbp:
         return [{"params": list(self.gates.parameters()), "lr": rate, "weight_decay": 0.0}]
 
     def penalty(self, progress: float) -> Tensor:
-        """Return Σ KL / N, scaled and warmed up, in nats per example."""
-        warmup = self.config.kl_warmup
-        factor = min(1.0, progress / warmup) if warmup > 0 else 1.0
+        """Return Σ KL / N, scaled, in nats per example."""
+        factor: float = self.scale(progress)
         return factor * (self._weight * self.gates.kl()).sum()
 
     def after_step(self) -> None:
@@ -88,21 +114,25 @@ class Sbp:
         self.gates.clip()
 
     def figures(self) -> dict[str, float]:
-        """Return how many units are open, and the unscaled KL in nats."""
+        """Return how many units are open, the unscaled KL in nats, and its weight."""
         with torch.no_grad():
-            snr = self.gates.snr()
-            kept = int((snr >= self.config.snr_threshold).sum())
-            return {"kept": float(kept), "kl": float(self.gates.kl().sum())}
+            kl = float(self.gates.kl().sum())
+        scale = self.config.kl_scale * float(self.scale.scale)
+        return {"kept": float(self._open().sum()), "kl": kl, "kl_scale": scale}
 
     def decide(self) -> Decision:
         """Close what has SNR below the threshold; nothing is ever left empty."""
         with torch.no_grad():
             snr, theta = self.gates.snr().cpu(), self.gates.mean().cpu()
-        keep = snr >= self.config.snr_threshold
+        keep = self._open()
         keep, reopened = self.structure.ensure_alive(keep, snr)
         if self.round_to > 1:
             keep = self.structure.round_up(keep, snr, self.round_to)
-        return Decision(keep, theta * keep, snr, tuple(reopened), {"snr": snr})
+        return Decision(keep, theta, snr, tuple(reopened), {"snr": snr})
+
+    @torch.no_grad()
+    def _open(self) -> Tensor:
+        return (self.gates.snr() >= self.config.snr_threshold).cpu()
 
 
 def kl_weights(structure: Structure, config: SbpConfig) -> Tensor:

@@ -12,8 +12,9 @@ from bnnkit.run.progress import Progress
 from bnnkit.run.prune import prune
 from bnnkit.run.train import train
 from bnnkit.spec import DataSpec, ModelSpec, Report
-from bnnkit.spec.config import PruneConfig, SbpConfig, TrainConfig
+from bnnkit.spec.config import TrainConfig
 from bnnkit.spec.gates import GateOptions
+from bnnkit.spec.prune import PruneConfig, SbpConfig
 
 __all__ = ["DEMO_PRUNE", "DEMO_TRAIN", "demo"]
 

@@ -65,9 +65,11 @@ def chain_table(body: Mapping[str, Any], *, bounded: bool = False) -> Table | No
 
     Args:
         body: The report as dictionaries.
-        bounded: Whether the sentences about the bound stand below.
+        bounded: Whether the sentences about the bound stand below, and the cost of the run.
     """
     rows = [*_discriminator_rows(body), *_chain_rows(body)]
+    if bounded:  # the page is drawn before the run has ended
+        rows.append(("the whole command", _cost(section(body, "cost")), ""))
     known = tuple(row for row in rows if row[1] not in ("", "-"))
     note = bound_text(body) if bounded else ""
     if not known:
@@ -108,6 +110,14 @@ def _with_time(count: str, unit: str, found: Mapping[str, Any]) -> str:
     parts = [] if count == "-" else [f"{count} {unit}"]
     parts += [f"{seconds:.3g} s"] if math.isfinite(seconds) else []
     return ", ".join(parts)
+
+
+def _cost(found: Mapping[str, Any]) -> str:
+    """Write the CPU and wall seconds of a run, nothing where they are not known."""
+    cpu, wall = as_float(found.get("cpu")), as_float(found.get("wall"))
+    if not (math.isfinite(cpu) and math.isfinite(wall)):
+        return ""
+    return f"{cpu:.3g} s of CPU time in {wall:.3g} s"
 
 
 def _rate(found: Mapping[str, Any]) -> str:

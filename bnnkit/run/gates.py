@@ -242,15 +242,31 @@ def judge(report: Report, options: GateOptions) -> GateResult:
         One row for each limit in the order of `GateOptions`, and the exit code.
 
     Raises:
-        UsageError: `speedup_at` names a setting that was not measured, or a figure is in another
-            unit than its limit.
+        UsageError: `speedup_at` names a setting that was not measured, a figure is in another
+            unit than its limit, or the report is of many models.
     """
     body = report.to_dict()
+    if report.command == "sweep" and options.limits():
+        raise _sweep_error(body)
     rows = [
         _row(name, limit, _candidates(name, body, options))
         for name, limit in options.limits().items()
     ]
     return GateResult(rows, exit_code(rows, strict=options.strict))
+
+
+def _sweep_error(body: Mapping[str, Any]) -> UsageError:
+    """Return the refusal of a sweep, with one of its cells that can be judged."""
+    sweep = body.get("sweep")
+    cells = sweep.get("cells", []) if isinstance(sweep, Mapping) else []
+    rows = [cell for cell in cells if isinstance(cell, Mapping)]
+    name = next((cell.get("name") for cell in rows if cell.get("status") == "done"), "NAME")
+    return UsageError(
+        "Judging a report",
+        f"a sweep of {len(cells)} cells",
+        "a gate judges one model, and a sweep compares many",
+        f"Judge one of its cells, such as {body.get('out', '.')}/cells/{name}.",
+    )
 
 
 def missing_error(rows: Iterable[Mapping[str, Any]]) -> UsageError | None:

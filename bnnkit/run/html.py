@@ -14,9 +14,11 @@ from bnnkit.run import (
     generative_html,
     mh_proposal_digest,
     plots,
+    sweep_plots,
     uncertainty_digest,
     uncertainty_html,
 )
+from bnnkit.run.prune_digest import search_table
 from bnnkit.run.wording import (
     as_float,
     bytes_text,
@@ -42,6 +44,7 @@ _CURVES = (
 )
 _HAPPENED = {
     "prune": "The original and the slim model, measured on the same inputs",
+    "sweep": "One model, pruned by several methods towards several targets",
     "eval": "How well the model does its work",
     "bench": "How fast the models are",
     "train": "How the training went",
@@ -282,6 +285,8 @@ def render_html(report: Report) -> str:
         generated=generative_html.pictures(body),
         **uncertainty_html.pictures(body),
         latency=_latency_groups(body),
+        search=search_table(body),
+        sweep=sweep_plots.pictures(body),
         kept=kept,
         name_width=min(max([6.0, *(0.45 * len(bar["name"]) for bar in kept)]), 13.5),
         kept_note=getattr(digest.kept_table(body), "note", ""),

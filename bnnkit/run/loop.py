@@ -17,6 +17,7 @@ from bnnkit.errors import TrainingError
 from bnnkit.graph.outputs import main_output
 from bnnkit.io.data import Split
 from bnnkit.methods.base import Method
+from bnnkit.methods.distillation import Teacher
 from bnnkit.run.checkpoints import Checkpoints, TrainState
 from bnnkit.run.precision import Precision
 from bnnkit.run.progress import Progress, SilentProgress
@@ -55,6 +56,7 @@ class Trainer:
         checkpoints: Where the state of each epoch goes; None keeps none.
         progress: Who is told.
         on_epoch: Called with every row of the training curve.
+        teacher: Whose answers the model learns beside the labels; None learns the labels alone.
     """
 
     model: nn.Module
@@ -68,6 +70,7 @@ class Trainer:
     on_epoch: Callable[[dict[str, float]], None] | None = None
     generator: torch.Generator | None = None
     phase: str = "train"
+    teacher: Teacher | None = None
 
     def run(self, first: int, last: int) -> None:
         """Train epochs `first` to `last - 1` of `config.epochs`.
@@ -128,13 +131,14 @@ class Trainer:
             group["lr"] = group["peak"] * self._rate(done)
         try:
             x, y = self.precision.place(x, self.device), y.to(self.device, non_blocking=True)
-            with self.precision.autocast(self.device):
-                output = main_output(self.model(x))
-            logits = _class_scores(output.float())
+            logits = self._scores(self.model, x)
             nll = F.cross_entropy(logits, y)
             objective = nll
             if self.config.label_smoothing:
                 objective = F.cross_entropy(logits, y, label_smoothing=self.config.label_smoothing)
+            if self.teacher is not None:
+                answers = self._scores(self.teacher.answers, x)
+                objective = self.teacher.blend(objective, logits, answers)
             loss = objective if self.method is None else objective + self.method.penalty(done)
             value = float(loss.detach())
             if not math.isfinite(value):
@@ -155,6 +159,12 @@ class Trainer:
             self.method.after_step()
         wrong = float((logits.detach().argmax(1) != y).sum())
         return value, float(nll.detach()), wrong
+
+    def _scores(self, model: Callable[[Tensor], Any], x: Tensor) -> Tensor:
+        """Return `[b, classes]` scores of a batch, in float32."""
+        with self.precision.autocast(self.device):
+            output = main_output(model(x))
+        return _class_scores(output.float())
 
     def _train_mode(self) -> None:
         self.model.train()

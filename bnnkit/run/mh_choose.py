@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +12,18 @@ from torch import Tensor
 
 from bnnkit.errors import TrainingError
 from bnnkit.methods.mh.calibrate import isotonic_knots, platt_slope
-from bnnkit.methods.mh.chains import bank_chains
 from bnnkit.methods.mh.scores import CalibratedScore
+from bnnkit.run.mh_chains import run_chains
 from bnnkit.run.mh_discriminate import Candidate
 from bnnkit.run.mh_job import Bank, Job
 from bnnkit.run.mh_measure import Reference, Seen, distances, see_reference, select
 
-__all__ = ["Chosen", "choose", "run_chains"]
+__all__ = ["Chosen", "choose"]
 
 TEMPERATURES = (1.4, 1.2, 1.0, 0.9, 0.83, 0.75)
 _CHAINS = 4000
+_FURTHER, _SHARPER, _FLATTER = 3, 0.9, 1.2
+"""Most steps beyond an edge of the grid, and their factors."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Chosen:
         bank: Its scores of the bank `[m]`.
         held: Its scores of held-out real images `[r]`.
         fresh: Its scores of generated images that nothing was fitted to `[r]`.
+        fresh_labels: Their classes, int64 `[r]`, of a class-conditional generator.
         temperature: What the raw score was divided by; None for a monotone map.
         rows: What there was to choose from, for the report.
     """
@@ -42,15 +46,32 @@ class Chosen:
     bank: Tensor
     held: Tensor
     fresh: Tensor
+    fresh_labels: Tensor | None
     temperature: float | None
     rows: list[dict[str, Any]]
+
+
+@dataclass
+class _Trial:
+    """A candidate as it was tried.
+
+    Args:
+        way: The candidate.
+        wrapped: How it was calibrated; holds no net.
+        row: What came out, for the report.
+    """
+
+    way: Candidate
+    wrapped: CalibratedScore
+    row: dict[str, Any]
 
 
 def choose(job: Job, ways: list[Candidate], bank: Bank, seen: Seen) -> Chosen:
     """Choose a candidate and its temperature by the held-out distance of what it filters.
 
     The distance is the geometric mean over the judges, from one half of the held-out images; the
-    other half is what calibration maps are fitted to. The test images are not looked at.
+    other half is what calibration maps are fitted to. The test images are not looked at. Where the
+    best temperature is the last of the grid, the grid goes on beyond it.
 
     Args:
         job: The run.
@@ -63,35 +84,84 @@ def choose(job: Job, ways: list[Candidate], bank: Bank, seen: Seen) -> Chosen:
     """
     half = len(job.held) // 2
     reference = see_reference(job.judges, job.held.images[half:])
-    tried = [(way, wrapped) for way in ways for wrapped in _calibrations(job, way, half)]
-    rows: list[dict[str, Any]] = []
-    best: tuple[float, Candidate, CalibratedScore] | None = None
-    job.progress.start("choosing the temperature", len(tried))
-    for way, wrapped in tried:
+    pairs = [(way, wrapped) for way in ways for wrapped in _calibrations(job, way, half)]
+    job.progress.start("choosing the temperature", len(pairs))
+
+    def tried(way: Candidate, wrapped: CalibratedScore) -> _Trial:
         row = _judge(job, way, wrapped, bank, seen, reference)
-        rows.append(row)
         job.progress.advance()
-        if row["score"] is not None and (best is None or row["score"] < best[0]):
-            best = (row["score"], way, wrapped)
+        return _Trial(way, wrapped, row)
+
+    trials = [tried(*pair) for pair in pairs]
+    best = _best(trials)
+    for _ in range(_FURTHER if _by_distance(job) else 0):
+        beyond = _beyond(best, trials)
+        if beyond is None:
+            break
+        trials.append(tried(best.way, CalibratedScore(torch.nn.Identity(), beyond)))
+        best = _best(trials)
     job.progress.stop()
-    if best is None:
+    if _by_distance(job) and job.config.proposal != "encoder":
+        job.notes += _at_the_edge(best, trials)
+    best.row["chosen"] = True
+    return _chosen(best, [trial.row for trial in trials])
+
+
+def _by_distance(job: Job) -> bool:
+    """Tell whether the temperature is chosen by distances."""
+    return job.config.calibrate == "temperature" and job.config.temperature is None
+
+
+def _best(trials: Sequence[_Trial]) -> _Trial:
+    """Return the trial of the smallest distance."""
+    moved = [trial for trial in trials if trial.row["score"] is not None]
+    if not moved:
         raise TrainingError(
             "Choosing how sharp the discriminator is",
-            f"{len(tried)} candidates, under none of which chains move",
+            f"{len(trials)} candidates, under none of which chains move "
+            f"(the last: {trials[-1].row.get('note')})",
             "generated and real images hardly overlap",
             "Use longer chains (--chain-length), or a better generator.",
         )
-    _, way, wrapped = best
-    for (other, tested), row in zip(tried, rows, strict=True):
-        row["chosen"] = other is way and tested is wrapped
-    sharp = None if wrapped.knots is not None else wrapped.temperature
+    return min(moved, key=lambda trial: trial.row["score"])
+
+
+def _beyond(best: _Trial, trials: Sequence[_Trial]) -> float | None:
+    """Return the next temperature beyond an edge of the grid; None for one inside of it."""
+    mine = [trial.wrapped.temperature for trial in trials if trial.way is best.way]
+    if best.wrapped.temperature == min(mine):
+        return best.wrapped.temperature * _SHARPER
+    return best.wrapped.temperature * _FLATTER if best.wrapped.temperature == max(mine) else None
+
+
+def _at_the_edge(best: _Trial, trials: Sequence[_Trial]) -> list[str]:
+    """Say which edge of the grid was chosen all the same, and what that means."""
+    beyond, chosen = _beyond(best, trials), best.wrapped.temperature
+    if beyond is None:
+        return []
+    if beyond < chosen:
+        return [
+            f"The chosen temperature, {chosen:.2g}, is the lowest that was tried: held-out images "
+            "asked for a still sharper score. Try a lower one with --temperature."
+        ]
+    return [
+        f"The chosen temperature, {chosen:.2g}, is the highest that was tried: held-out images "
+        "asked for a still flatter score, so the discriminator is surer than it is right. Try a "
+        "higher one with --temperature, or a better discriminator."
+    ]
+
+
+def _chosen(best: _Trial, rows: list[dict[str, Any]]) -> Chosen:
+    """Put the best candidate together with its net."""
+    way, wrapped = best.way, best.wrapped
     return Chosen(
         way.name,
         CalibratedScore(way.score, wrapped.temperature, wrapped.knots),
         wrapped.calibrate(way.bank),
         wrapped.calibrate(way.held),
         wrapped.calibrate(way.fresh),
-        sharp,
+        way.fresh_labels,
+        None if wrapped.knots is not None else wrapped.temperature,
         rows,
     )
 
@@ -132,50 +202,3 @@ def _judge(
     row["distances"] = found
     row["score"] = math.exp(sum(math.log(max(v, 1e-12)) for v in found.values()) / len(found))
     return row
-
-
-def run_chains(
-    job: Job,
-    bank: Bank,
-    scores: Tensor,
-    starts: Tensor,
-    chains: int,
-    purpose: int,
-    snapshots: tuple[int, ...] = (),
-) -> tuple[Tensor, list[Any]]:
-    """Run chains over the bank; those of a class over its proposals only.
-
-    Args:
-        job: The run.
-        bank: The proposals.
-        scores: Their log p/q `[m]`.
-        starts: Log p/q of held-out real images `[r]`.
-        chains: How many; classes share them in the proportions of the real images.
-        purpose: Which draws.
-        snapshots: Lengths to look at.
-
-    Returns:
-        Bank rows `[chains]`, and the walk of each class (one without classes).
-    """
-    length, draws = job.config.length, job.random(purpose)
-    if bank.labels is None:
-        walk = bank_chains(scores, starts, chains, length, draws, snapshots=snapshots)
-        return walk.rows, [walk]
-    rows, walks = [], []
-    for label, count in enumerate(job.dealt(chains)):
-        if not count:
-            continue
-        mine = (bank.labels == label).nonzero().squeeze(1)
-        begin = starts[job.held.labels == label]
-        if not len(mine) or not len(begin):
-            raise TrainingError(
-                f"Filtering the class {label}",
-                f"{len(mine)} proposals and {len(begin)} held-out real images of it",
-                "a chain needs both",
-                "Use a larger --bank or more held-out images (--held).",
-            )
-        walk = bank_chains(scores[mine], begin, count, length, draws, snapshots=snapshots)
-        rows.append(mine[walk.rows])
-        walks.append(walk)
-    order = torch.randperm(chains, generator=draws)
-    return torch.cat(rows)[order], walks

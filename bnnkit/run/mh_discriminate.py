@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from bnnkit.errors import DataError, TrainingError, UsageError
+from bnnkit.errors import BnnkitError, DataError, TrainingError
 from bnnkit.io.features import FeatureExtractor
 from bnnkit.methods.mh.networks import ConvDiscriminator, without_spectral_norm
 from bnnkit.methods.mh.scores import (
@@ -21,7 +20,8 @@ from bnnkit.methods.mh.scores import (
 )
 from bnnkit.methods.mh.train import Recipe, fit_single
 from bnnkit.run.loop import seeded
-from bnnkit.run.mh_job import Bank, Job, Reals
+from bnnkit.run.mh_job import Bank, Job
+from bnnkit.run.mh_reals import Reals
 
 __all__ = ["Candidate", "Candidates", "ProgramNet", "Watch", "discriminators", "net_of"]
 
@@ -42,6 +42,7 @@ class Candidate:
         bank: Its scores of the bank `[m]`, float64.
         held: Its scores of held-out real images `[r]`.
         fresh: Its scores of generated images that it was not trained on `[r]`.
+        fresh_labels: Their classes, int64 `[r]`, of a class-conditional generator.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Candidate:
     bank: Tensor
     held: Tensor
     fresh: Tensor
+    fresh_labels: Tensor | None = None
 
 
 @dataclass
@@ -77,36 +79,36 @@ class Watch:
         """Look at the net, if this is a step to look at."""
 
 
-def discriminators(
-    job: Job, bank: Bank, owner: FeatureExtractor | None, watch: Watch | None = None
-) -> Candidates:
+def discriminators(job: Job, bank: Bank, watch: Watch | None = None) -> Candidates:
     """Make the candidates that the configuration asks for.
 
     Args:
         job: The run.
         bank: Proposals; the scores of all are returned.
-        owner: The owner's own discriminator as an extractor.
         watch: Told of the training of a net.
 
     Raises:
+        DataError: The owner's discriminator gives something else than it should.
         TrainingError: A loss or a score is not a number.
-        UsageError: What the kind needs was not named.
     """
     kind = job.config.discriminator
     train, fresh = _fakes(job, bank)
     found = Candidates()
-    begun = time.process_time()
     views: list[tuple[str, nn.Module]] = []
-    if kind in ("conv", "combined"):
-        views.append(("conv", _conv(job, train, found, watch)))
-    if kind in ("features", "combined"):
-        views.append(("features", _regression(job, train, _features(job))))
-        found.extractor = _features(job).name
-    if kind == "owner":
-        views += _owner(job, train, owner)
-        found.extractor = owner.name if owner is not None else None
-    found.seconds = time.process_time() - begun
-    found.ways = [_scored(job, name, score, bank, fresh) for name, score in views]
+    with job.clock.phase("train"):
+        if kind in ("conv", "combined"):
+            views.append(("conv", _conv(job, train, found, watch)))
+        if kind in ("features", "combined"):
+            assert job.features is not None  # checked when the job was prepared
+            views.append(("features", _regression(job, train, job.features)))
+            found.extractor = job.features.name
+        if kind == "owner":
+            assert job.owner is not None  # likewise
+            views += _owner(job, train, job.owner)
+            found.extractor = job.owner.name
+    found.seconds = job.clock.cpu("train")
+    with job.clock.phase("score"):
+        found.ways = [_scored(job, name, score, bank, fresh) for name, score in views]
     if kind == "combined":
         found.ways += [_mixed(found.ways[1], found.ways[0], share) for share in _SHARES]
     return found
@@ -132,7 +134,8 @@ def _conv(job: Job, fakes: Bank, found: Candidates, watch: Watch | None) -> Conv
                 job.progress.start("training the discriminator", steps)
             job.progress.advance(1, loss=loss)
             if watch is not None:
-                watch.at(net, step, steps, loss)
+                with job.clock.phase("trace"):
+                    watch.at(net, step, steps, loss)
 
         found.losses = fit_single(
             net, job.fit.images, fakes.images, recipe, job.random(4),
@@ -141,19 +144,6 @@ def _conv(job: Job, fakes: Bank, found: Candidates, watch: Watch | None) -> Conv
         job.progress.stop()
     found.steps = len(found.losses)
     return ConvScore(without_spectral_norm(net), config.floor if config.loss == "ub" else None)
-
-
-def _features(job: Job) -> FeatureExtractor:
-    """Return the user's extractor."""
-    if job.features is None:
-        raise UsageError(
-            f"Making the discriminator {job.config.discriminator!r}",
-            "no features",
-            "it is a regression on the features of a model",
-            "Name a classifier with --features FILE and --features-arch NAME, or use "
-            "--discriminator conv.",
-        )
-    return job.features
 
 
 def _regression(job: Job, fakes: Bank, extractor: FeatureExtractor) -> nn.Module:
@@ -199,15 +189,8 @@ def net_of(extractor: FeatureExtractor) -> nn.Module:
     return ProgramNet(extractor) if extractor.net is None else extractor.net
 
 
-def _owner(job: Job, fakes: Bank, owner: FeatureExtractor | None) -> list[tuple[str, nn.Module]]:
+def _owner(job: Job, fakes: Bank, owner: FeatureExtractor) -> list[tuple[str, nn.Module]]:
     """Take the owner's discriminator as it is, and with its last layer fitted again."""
-    if owner is None:
-        raise UsageError(
-            "Making the discriminator 'owner'",
-            "no file",
-            "it is the one that the generator was trained against",
-            "Name it with --discriminator FILE, and --discriminator-arch NAME where it needs one.",
-        )
     trial = owner(job.held.images[: min(256, len(job.held))])
     outputs = trial.outputs
     if outputs is None or outputs.numel() != len(outputs):
@@ -251,18 +234,34 @@ def _scored(job: Job, name: str, score: nn.Module, bank: Bank, fresh: Bank) -> C
         for start in range(0, len(images), 5000):
             rows = slice(start, start + 5000)
             told = None if labels is None else labels[rows]
-            parts.append(score_images(score, images[rows], told))
+            parts.append(_scores(name, score, images[rows], told))
             job.progress.advance(len(parts[-1]))
         out.append(torch.cat(parts))
     job.progress.stop()
-    if not bool(out[1].isfinite().all()) or not bool(out[2].isfinite().any()):
+    on_bank, on_held, on_fresh = out
+    if not bool(on_held.isfinite().all()) or not bool(on_fresh.isfinite().any()):
         raise TrainingError(
             f"Scoring with the discriminator {name!r}",
-            f"{int((~out[1].isfinite()).sum())} of {len(out[1])} real images without a score",
+            f"{int((~on_held.isfinite()).sum())} of {len(on_held)} real images without a score",
             "no chain can start there",
             "Check the discriminator and the range of its inputs.",
         )
-    return Candidate(name, score, *out)
+    return Candidate(name, score, on_bank, on_held, on_fresh, fresh.labels)
+
+
+def _scores(name: str, score: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor:
+    """Score images; the owner's code may stop at any time."""
+    try:
+        return score_images(score, images, labels)
+    except (BnnkitError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise DataError(
+            f"Scoring with the discriminator {name!r}",
+            f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}",
+            f"it stops on a batch of {min(len(images), 1000)} images",
+            "Let it take any batch size.",
+        ) from error
 
 
 def _mixed(first: Candidate, second: Candidate, share: float) -> Candidate:
@@ -277,4 +276,5 @@ def _mixed(first: Candidate, second: Candidate, share: float) -> Candidate:
         mean(first.bank, second.bank),
         mean(first.held, second.held),
         mean(first.fresh, second.fresh),
+        first.fresh_labels,
     )

@@ -6,31 +6,27 @@ import base64
 import json
 import shutil
 import tempfile
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from bnnkit.errors import ArtefactError
-from bnnkit.graph.outputs import main_output
-from bnnkit.io.export import copy_onnx, write_onnx, write_safetensors
+from bnnkit.io.export import copy_onnx, write_safetensors
 from bnnkit.io.models import load_model
 from bnnkit.io.pictures import write_grid
 from bnnkit.io.rundir import (
     DISCRIMINATOR,
     EXTRACTOR,
-    GENERATOR_ONNX,
     MODEL_SAFETENSORS,
     SAMPLER,
     SAMPLES_NPZ,
     SAMPLES_PNG,
     SAMPLES_RAW_PNG,
-    SCORE_ONNX,
     write_plan,
     write_text,
 )
-from bnnkit.io.runtimes import open_predictor
 from bnnkit.io.samples import write_samples, write_tensors
 from bnnkit.io.sniff import FileKind, sniff
 from bnnkit.methods.mh.networks import ConvDiscriminator
@@ -42,15 +38,19 @@ from bnnkit.methods.mh.scores import (
     OwnScore,
 )
 from bnnkit.run.mh_choose import Chosen
-from bnnkit.run.mh_job import FeatureSource, Job
-from bnnkit.run.verify import Check, require, verify_forms
+from bnnkit.run.mh_encoder import PairModel
+from bnnkit.run.mh_filtered import Filtered
+from bnnkit.run.mh_job import Job
+from bnnkit.run.mh_judges import FeatureSource
+from bnnkit.run.mh_onnx import Served, write_onnx_files
+from bnnkit.run.setup import plan_of
+from bnnkit.run.verify import require
 from bnnkit.spec import ModelSpec, Plan
 from bnnkit.spec.generator import GeneratorSpec
 
 __all__ = ["grid_png", "write_filtered"]
 
 _PROGRAMS = {FileKind.TORCHSCRIPT: ".pt", FileKind.PT2: ".pt2", FileKind.ONNX: ".onnx"}
-_PROOF = 64
 _STARTS = 10_000
 
 
@@ -67,16 +67,12 @@ def write_filtered(
     job: Job,
     spec: GeneratorSpec,
     chosen: Chosen,
-    *,
-    images: Tensor,
-    latents: Tensor,
-    labels: Tensor | None,
-    rows: Tensor,
+    filtered: Filtered,
     raw: Tensor,
+    *,
     features: FeatureSource | None,
     owner: FeatureSource | None,
-    pairs: nn.Module | None = None,
-) -> list[Check]:
+) -> list[Served]:
     """Write what a run delivers, and compare the exported forms with what was run.
 
     Args:
@@ -84,39 +80,33 @@ def write_filtered(
         job: The run.
         spec: The generator as it was named.
         chosen: The score.
-        images: uint8 `[n, c, h, w]`.
-        latents: `[n, ...]`.
-        labels: int64 `[n]` of a class-conditional generator, or None.
-        rows: Bank rows `[n]`.
-        raw: Some images as the generator makes them.
+        filtered: What came out of the chains.
+        raw: Some images as the generator makes them, uint8 `[m, c, h, w]`.
         features: The user's extractor.
         owner: The owner's discriminator.
-        pairs: The discriminator of pairs, where proposals went through an encoder.
+
+    Returns:
+        The files for serving, each with its proof.
 
     Raises:
         ArtefactError: A form cannot be written, or disagrees.
     """
     job.progress.start("writing and checking the files")
-    write_samples(folder / SAMPLES_NPZ, images, latents, rows, labels)
+    images, latents = filtered.images, filtered.latents
+    write_samples(folder / SAMPLES_NPZ, images, latents, filtered.rows, filtered.labels)
     write_grid(raw, folder / SAMPLES_RAW_PNG)
     write_grid(images[: len(raw)], folder / SAMPLES_PNG)
+    score = None if filtered.pairs is not None else chosen.score
+    served = write_onnx_files(folder, job, score, filtered) if "onnx" in job.config.formats else []
     generator_file = _write_generator(folder, spec, job.config.seed)
     source = owner if job.config.discriminator == "owner" else features
-    if pairs is not None:
-        write_tensors(folder / DISCRIMINATOR, pairs.state_dict())
-        job.notes.append(
-            "No sampler was written: chains through an encoder start at real images, which are "
-            "not delivered."
-        )
-    else:
-        _write_sampler(folder, job, spec, chosen, generator_file, source)
-    checks: list[Check] = []
-    if "onnx" in job.config.formats:
-        score = None if pairs is not None else chosen.score
-        checks = _write_onnx(folder, job, score, images[:_PROOF], latents[:_PROOF])
+    sampled = (
+        _encoded(filtered.pairs, job) if filtered.pairs else _scored(folder, job, chosen, source)
+    )
+    _write_sampler(folder, job, spec, generator_file, sampled, served)
     job.progress.stop()
-    require(checks)
-    return checks
+    require([file.check for file in served])
+    return served
 
 
 def _copy_program(model: ModelSpec, folder: Path, stem: str) -> str | None:
@@ -144,28 +134,63 @@ def _write_generator(folder: Path, spec: GeneratorSpec, seed: int) -> str:
 def _write_module(model: ModelSpec, path: Path, seed: int = 0) -> Plan:
     """Write a model's tensors with the plan that loads them, and return the plan."""
     loaded = load_model(model, seed=seed)
-    plan = loaded.plan or Plan(model=replace(loaded.spec, file=None), method="mh-filter")
+    plan = plan_of(loaded, "mh-filter")
     write_safetensors(loaded.module, path, plan)
     return plan
 
 
-def _write_sampler(
-    folder: Path,
-    job: Job,
-    spec: GeneratorSpec,
-    chosen: Chosen,
-    generator_file: str,
-    source: FeatureSource | None,
-) -> None:
-    """Write the discriminator's tensors, and the description that puts the sampler together."""
+@dataclass(frozen=True)
+class _Sampled:
+    """What the chains of a sampler are run on.
+
+    Args:
+        structure: The score, or the model of pairs, as data.
+        tensors: Its tensors, and the scores at which chains start.
+        extractor: The model whose features it reads, or None.
+    """
+
+    structure: dict[str, Any]
+    tensors: dict[str, Tensor]
     extractor: dict[str, Any] | None = None
+
+
+def _scored(folder: Path, job: Job, chosen: Chosen, source: FeatureSource | None) -> _Sampled:
+    """Describe chains over scores; they start at the scores of real images."""
+    extractor = None
     if source is not None and _needs_extractor(chosen.score):
         extractor = _write_extractor(folder, source, job)
     tensors = _tensors(chosen.score)
     tensors["starts"] = chosen.held[:_STARTS].float()
     if job.conditional:
         tensors["start_labels"] = job.held.labels[:_STARTS]
-    write_tensors(folder / DISCRIMINATOR, tensors)
+    return _Sampled(_structure(chosen.score, job), tensors, extractor)
+
+
+def _encoded(pairs: PairModel, job: Job) -> _Sampled:
+    """Describe chains through an encoder; they go on from the delivered images."""
+    parts = {"pairs": pairs.net} | ({"encoder": pairs.encoder} if pairs.encoder else {})
+    structure = {
+        "kind": "pairs",
+        "width": job.config.width,
+        "floor": pairs.floor,
+        "temperature": pairs.temperature,
+        "step": pairs.step,
+        "encoder": "trained" if pairs.encoder else "own",
+    }
+    tensors = {f"{k}.{name}": t for k, part in parts.items() for name, t in _tensors(part).items()}
+    return _Sampled(structure, tensors)
+
+
+def _write_sampler(
+    folder: Path,
+    job: Job,
+    spec: GeneratorSpec,
+    generator_file: str,
+    sampled: _Sampled,
+    served: Sequence[Served],
+) -> None:
+    """Write the discriminator's tensors, and the description that puts the sampler together."""
+    write_tensors(folder / DISCRIMINATOR, sampled.tensors)
     generator = replace(
         spec,
         model=ModelSpec(file=generator_file),
@@ -176,10 +201,10 @@ def _write_sampler(
     body = {
         "schema": 1,
         "generator": generator.to_dict(),
-        "score": _structure(chosen.score, job),
-        "extractor": extractor,
+        "score": sampled.structure,
+        "extractor": sampled.extractor,
         "chain_length": job.config.length,
-        "name": chosen.name,
+        "onnx": {file.path.name: list(file.inputs) for file in served},
     }
     write_text(folder / SAMPLER, json.dumps(body, indent=1))
 
@@ -231,51 +256,3 @@ def _tensors(score: nn.Module) -> dict[str, Tensor]:
         for name, tensor in score.state_dict().items()
         if ".net.module." not in f".{name}"
     }
-
-
-class _InUnitRange(nn.Module):
-    """A generator as one module: latents `[n, ...]` to images `[n, c, h, w]` in [0, 1]."""
-
-    def __init__(self, job: Job) -> None:
-        super().__init__()
-        assert job.generator.module is not None  # callers have one
-        self.inner = job.generator.module
-        self._meaning = job.generator.meaning
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Return images in [0, 1]."""
-        return self._meaning.images(main_output(self.inner(z)), z.shape[0])
-
-
-def _write_onnx(
-    folder: Path, job: Job, score: nn.Module | None, images: Tensor, latents: Tensor
-) -> list[Check]:
-    """Export generator and score, and compare both with torch on what was delivered."""
-    made, checks = job.generator, []
-    if made.module is None or job.conditional or made.form.form != "torch":
-        job.notes.append(
-            "The generator was not exported to ONNX: "
-            + ("it takes labels." if job.conditional else f"it came as {made.form.form}.")
-        )
-    else:
-        checks += _proved(
-            _InUnitRange(job).cpu().eval(), latents, folder / GENERATOR_ONNX, "generator", job
-        )
-    if job.conditional or score is None:
-        reads = "pairs of images" if score is None else "labels"
-        job.notes.append(f"The discriminator was not exported to ONNX: it takes {reads}.")
-    else:
-        x = images.float() / 255
-        checks += _proved(score.cpu().eval(), x, folder / SCORE_ONNX, "discriminator", job)
-    return checks
-
-
-def _proved(module: nn.Module, inputs: Tensor, path: Path, name: str, job: Job) -> list[Check]:
-    """Write one ONNX file and compare it; one that cannot be exported is left out, and said so."""
-    try:
-        write_onnx(module, inputs[:2], path)
-    except ArtefactError as error:
-        job.notes.append(f"The {name} was not exported to ONNX: {error.found}: {error.why}.")
-        return []
-    reference = open_predictor(module, name=name)
-    return verify_forms(reference, {f"{name} = onnx": open_predictor(path)}, inputs)

@@ -2,96 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from bnnkit.errors import ArchitectureError, BnnkitError, DataError
-from bnnkit.io.data import Dataset, Split, load_data
-from bnnkit.io.features import FeatureExtractor, Features, open_features
+from bnnkit.errors import DataError, UsageError
+from bnnkit.io.data import Dataset
+from bnnkit.io.features import FeatureExtractor
+from bnnkit.io.generator_forms import Decoder
 from bnnkit.io.generators import Generator, open_generator
-from bnnkit.io.pixel_features import pixel_pca
-from bnnkit.metrics import log_probabilities
+from bnnkit.run.mh_cost import Stopwatch
+from bnnkit.run.mh_judges import FeatureSource, Judge, appoint, check_deliverable
+from bnnkit.run.mh_reals import Reals, read_parts
 from bnnkit.run.precision import choose_device
 from bnnkit.run.progress import Progress
-from bnnkit.spec import DataSpec, ModelSpec
+from bnnkit.spec import DataSpec
 from bnnkit.spec.generator import GeneratorSpec
 from bnnkit.spec.mh import MhConfig
 
-__all__ = [
-    "Bank",
-    "FeatureSource",
-    "Job",
-    "Judge",
-    "Reals",
-    "check_range",
-    "class_probabilities",
-    "prepare",
-]
+__all__ = ["Bank", "Job", "check_range", "prepare"]
 
-_COMPONENTS = 50
-_LEAST, _LEAST_TEST = 200, 25
 _LEAST_RANGE = 0.55
 """Least share of the range of real images that generated ones must fill."""
 _BLOCK = 5000
-
-
-@dataclass(frozen=True)
-class FeatureSource:
-    """A model whose features are used.
-
-    Args:
-        model: File and architecture.
-        layer: Name of the layer; None takes what the last linear layer reads.
-        mean: Subtracted from inputs in [0, 1]; None for a discriminator that reads images as the
-            generator writes them.
-        std: Divided by after that; None likewise.
-        option: What it is named by, for errors.
-    """
-
-    model: ModelSpec
-    layer: str | None = None
-    mean: tuple[float, ...] | None = (0.0,)
-    std: tuple[float, ...] | None = (1.0,)
-    option: str = "--features"
-
-    def open(self, generator: Generator, device: torch.device) -> FeatureExtractor:
-        """Open the model for images of a generator."""
-        mean, std = self.normalisation(generator)
-        shape, layer = generator.shape, self.layer
-        try:
-            return open_features(
-                self.model, shape, layer=layer, mean=mean, std=std, device=str(device)
-            )
-        except ArchitectureError as error:
-            hint = error.hint.replace("--arch ", f"{self.option}-arch ")
-            raise ArchitectureError(error.what, error.found, error.why, hint) from error
-
-    def normalisation(self, generator: Generator) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return mean and deviation; where none are stated, those of the generator's range."""
-        low, high = (0.0, 1.0) if generator.out_range == "logits" else generator.out_range
-        return self.mean or (-low / (high - low),), self.std or (1 / (high - low),)
-
-
-@dataclass(frozen=True)
-class Reals:
-    """Real images of one part.
-
-    Args:
-        images: uint8 `[n, c, h, w]`.
-        labels: int64 `[n]`; zeros where the data have none.
-    """
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def take(self, rows: Tensor) -> Reals:
-        """Return the images of some rows."""
-        return Reals(self.images[rows], self.labels[rows])
 
 
 @dataclass(frozen=True)
@@ -112,26 +46,6 @@ class Bank:
         return len(self.images)
 
 
-@dataclass(frozen=True)
-class Judge:
-    """Features in which distances are taken.
-
-    Args:
-        extractor: From byte images to features.
-        own: Whether the filter used these features itself.
-        classes: Whether the outputs are scores of classes.
-    """
-
-    extractor: FeatureExtractor
-    own: bool
-    classes: bool
-
-    @property
-    def name(self) -> str:
-        """The extractor and its layer."""
-        return self.extractor.name
-
-
 @dataclass
 class Job:
     """A filtering run.
@@ -145,8 +59,10 @@ class Job:
         test: Real images that results are judged by.
         judges: Features of distances, the user's first.
         features: The user's extractor, where one was named.
+        owner: The discriminator that the generator was trained against, likewise.
         device: Where nets compute.
         progress: Who is told.
+        clock: What the phases cost.
         notes: What the report points out.
     """
 
@@ -158,8 +74,10 @@ class Job:
     test: Reals
     judges: list[Judge]
     features: FeatureExtractor | None
+    owner: FeatureExtractor | None
     device: torch.device
     progress: Progress
+    clock: Stopwatch
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -187,6 +105,10 @@ class Job:
 
     def make(self, count: int, purpose: int, *, what: str = "generating proposals") -> Bank:
         """Draw latents and make images; classes in the proportions of the real ones."""
+        with self.clock.phase("generate"):
+            return self._make(count, purpose, what)
+
+    def _make(self, count: int, purpose: int, what: str) -> Bank:
         draws, labels = self.random(purpose), None
         if self.conditional:
             picked = torch.randint(len(self.fit), (count,), generator=draws)
@@ -208,82 +130,78 @@ def prepare(
     data: DataSpec,
     config: MhConfig,
     features: FeatureSource | None,
+    owner: FeatureSource | None,
     progress: Progress,
+    clock: Stopwatch,
 ) -> Job:
     """Open generator, data and extractors, and refuse what does not go together.
 
     Raises:
-        BnnkitError: Something cannot be opened, or the two sides differ in shape or range.
+        BnnkitError: Something is missing or cannot be opened, or the two sides differ in shape,
+            range or classes.
     """
+    _check_named(config, features, owner)
     device = choose_device(config.device)
     generator = open_generator(spec, seed=config.seed, device=str(device))
-    plain = replace(data, mean=(0.0,), std=(1.0,), augment="none")
-    if generator.classes is None:
-        plain = replace(plain, labelled=False)
-    dataset = _load(plain, generator)
-    notes = [*generator.notes]
-    fit, held = _split(_reals(dataset.train, generator), config, notes)
-    test = _limited(_reals(dataset.test, generator), config)
-    if generator.classes is not None:
-        _check_classes(generator, dataset)
-    extractor = None
-    if features is not None:
-        extractor = features.open(generator, device)
+    module = generator.form.module
+    check_deliverable(spec.model, module.model if isinstance(module, Decoder) else module)
+    _check_proposals(generator, config)
+    parts = read_parts(data, generator, config)
+    extractor, critic = (
+        None if source is None else source.open(generator, device) for source in (features, owner)
+    )
     progress.start("fitting the pixels' components")
-    judges = _judges(extractor, fit, test, config)
+    judges = appoint(extractor, parts, config)
     progress.stop()
     return Job(
-        config, generator, dataset, fit, held, test, judges, extractor, device, progress,
-        notes=notes,
+        config, generator, parts.data, parts.fit, parts.held, parts.test, judges, extractor,
+        critic, device, progress, clock, notes=[*generator.notes, *parts.notes],
     )  # fmt: skip
 
 
-def _load(spec: DataSpec, generator: Generator) -> Dataset:
-    """Load images of the generator's shape, without a normalisation."""
-    if spec.input_shape is None:
-        native = load_data(spec)
-        shape = tuple(native.input_shape)
-        generator.check_against(shape, data=spec.name)
-        return native
-    return load_data(spec)
-
-
-def _reals(split: Split, generator: Generator) -> Reals:
-    """Read one part as bytes."""
-    blocks = []
-    for x, _ in split.batches(_BLOCK):
-        low, high = float(x.min()), float(x.max())
-        generator.check_against(tuple(x.shape[1:]), data="the real images", values=(low, high))
-        blocks.append((x * 255).round().to(torch.uint8))
-    return Reals(torch.cat(blocks), split.labels)
-
-
-def _split(train: Reals, config: MhConfig, notes: list[str]) -> tuple[Reals, Reals]:
-    """Keep some training images from the discriminator, at random; at most a third."""
-    if len(train) < _LEAST:
-        raise DataError(
-            "Splitting the real images", f"{len(train)} of them",
-            f"a discriminator needs {_LEAST} or more to be trained and judged",
-            "Give more data.",
-        )  # fmt: skip
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed))
-    held = min(config.held, len(train) // 3)
-    if held < config.held:
-        notes.append(
-            f"{held:,} training images are kept from the discriminator, not {config.held:,}: a "
-            "third of them at most."
+def _check_named(
+    config: MhConfig, features: FeatureSource | None, owner: FeatureSource | None
+) -> None:
+    """Refuse a discriminator that needs a file which was not named."""
+    what = f"Making the discriminator {config.discriminator!r}"
+    if config.discriminator in ("features", "combined") and features is None:
+        raise UsageError(
+            what,
+            "no features",
+            "it is a regression on the features of a model",
+            "Name a classifier with --features FILE and --features-arch NAME, or use "
+            "--discriminator conv.",
         )
-    return train.take(order[held:]), train.take(order[:held])
+    if config.discriminator == "owner" and owner is None:
+        raise UsageError(
+            what,
+            "no file",
+            "it is the one that the generator was trained against",
+            "Name it with --discriminator FILE, and --discriminator-arch NAME where it needs one.",
+        )
 
 
-def _limited(test: Reals, config: MhConfig) -> Reals:
-    if len(test) < _LEAST_TEST:
-        raise DataError(
-            "Judging samples by the test images", f"{len(test)} of them",
-            f"a distance is taken from {_LEAST_TEST} or more", "Give more data.",
+def _check_proposals(generator: Generator, config: MhConfig) -> None:
+    """Refuse proposals that the generator cannot make, before anything takes time."""
+    if config.over_bank:
+        return
+    if generator.pixels == "sampled":
+        raise UsageError(
+            "Making proposals for each step", "sampled pixels",
+            "a latent alone does not say which image of it was accepted",
+            "Use --pixels mean, or independent proposals from a --bank.",
         )  # fmt: skip
-    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(config.seed))
-    return test.take(order[: config.metric_samples])
+    if config.proposal == "encoder" and generator.classes is not None:
+        raise UsageError(
+            "Proposing through an encoder", "a class-conditional generator",
+            "the discriminator of pairs reads no labels", "Use --proposal independent or walk.",
+        )  # fmt: skip
+    if config.proposal != "independent" and generator.latent.kind != "normal":
+        raise UsageError(
+            f"Using --proposal {config.proposal}", f"latents of {generator.latent}",
+            "its walk keeps N(0, I) as it is, and no other distribution",
+            "Use --proposal independent.",
+        )  # fmt: skip
 
 
 def check_range(job: Job, bank: Bank) -> None:
@@ -301,37 +219,3 @@ def check_range(job: Job, bank: Bank) -> None:
             "both must be in one range",
             "State the outputs of black and white with --out-range.",
         )
-
-
-def _check_classes(generator: Generator, data: Dataset) -> None:
-    if len(data.classes) != generator.classes:
-        raise DataError(
-            f"Filtering {generator.name!r} with {data.name!r}",
-            f"a generator of {generator.classes} classes and data of {len(data.classes)}",
-            "chains are run for each class, so both must have the same",
-            "Choose the classes of the data with --classes, in the generator's order.",
-        )
-
-
-def _judges(
-    extractor: FeatureExtractor | None, fit: Reals, test: Reals, config: MhConfig
-) -> list[Judge]:
-    """Return the extractors that distances are taken in: the user's, and the pixels."""
-    own = config.discriminator in ("features", "combined")
-    judges = []
-    if extractor is not None:
-        trial = extractor(test.images[: min(64, len(test))])
-        judges.append(Judge(extractor, own, class_probabilities(trial) is not None))
-    components = min(_COMPONENTS, len(fit) - 1, fit.images[0].numel())
-    judges.append(Judge(pixel_pca(fit.images, components, seed=config.seed), False, False))
-    return judges
-
-
-def class_probabilities(found: Features) -> Tensor | None:
-    """Return class probabilities `[n, k]` where an extractor's outputs are class scores."""
-    if found.outputs is None or found.outputs.dim() != 2 or found.outputs.shape[1] < 2:
-        return None
-    try:
-        return log_probabilities(found.outputs).exp()
-    except BnnkitError:
-        return None  # outputs of another kind: there are no classes to count

@@ -19,11 +19,13 @@ from bnnkit.metrics.generative import (
     precision_recall,
     total_variation,
 )
-from bnnkit.run.mh_job import Job, Judge, class_probabilities
+from bnnkit.run.mh_job import Job
+from bnnkit.run.mh_judges import Judge, class_probabilities
 
 __all__ = [
     "Reference",
     "Seen",
+    "class_score",
     "distances",
     "look",
     "measure",
@@ -35,6 +37,7 @@ __all__ = [
 _NEIGHBOURS = 5000
 """Most images on each side of precision and recall, whose cost grows with the square."""
 _SUBSETS, _SUBSET = 20, 1000
+_SPLITS, _SPLIT_FROM = 10, 1000
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,11 @@ def distances(seen: Seen, reference: Reference) -> dict[str, float]:
     }
 
 
+def class_score(probabilities: Tensor) -> tuple[float, float]:
+    """Return the Inception score and its deviation over ten splits, one where rows are few."""
+    return inception_score(probabilities, _SPLITS if len(probabilities) >= _SPLIT_FROM else 1)
+
+
 def measure(job: Job, seen: Seen, reference: Reference, *, full: bool) -> dict[str, Any]:
     """Return the report's figures of one way to sample.
 
@@ -124,7 +132,7 @@ def measure(job: Job, seen: Seen, reference: Reference, *, full: bool) -> dict[s
                 real[:_NEIGHBOURS], features[:_NEIGHBOURS]
             )
         if judge.classes and seen.probabilities is not None:
-            mean, sd = inception_score(seen.probabilities, 10 if len(seen) >= 1000 else 1)
+            mean, sd = class_score(seen.probabilities)
             row["is"] = {"value": mean, "sd": sd}
         metrics[judge.name] = row
     out: dict[str, Any] = {"n": len(seen), "metrics": metrics}

@@ -101,8 +101,8 @@ def _modes(body: Mapping[str, Any]) -> Table | None:
     if not isinstance(shares, list) or not isinstance(weights, list):
         return None
     rows = tuple(
-        (str(i), f"{100 * as_float(s):.2f}", f"{100 * as_float(w):.2f}")
-        for i, (s, w) in enumerate(zip(shares, weights, strict=True))
+        (str(i), _digits(100 * as_float(s), 2), _digits(100 * as_float(w), 2))
+        for i, (s, w) in enumerate(zip(shares, weights, strict=False))
     )
     note = (
         f"{count_text(modes.get('visited'))} of {count_text(modes.get('known'))} modes, total "

@@ -14,11 +14,18 @@ from bnnkit.methods.proposals import empty_proposal
 from bnnkit.spec import Report
 from bnnkit.spec.proposal import ProposalConfig
 
-__all__ = ["load_proposal"]
+__all__ = ["is_proposal", "load_proposal"]
+
+
+def is_proposal(path: str | Path) -> bool:
+    """Tell whether a path is a run directory of `mh-proposal`."""
+    return (Path(path) / PROPOSAL).is_file()
 
 
 def load_proposal(folder: str | Path) -> nn.Module:
-    """Load the proposal that `mh-proposal` trained: `sample`, `log_prob` and `draws`.
+    """Load the proposal that `mh-proposal` trained; `bnnkit.load` of the directory does the same.
+
+    It has `sample(n, generator)`, `log_prob(x)` and `draws`.
 
     Args:
         folder: The run directory.
@@ -33,7 +40,7 @@ def load_proposal(folder: str | Path) -> nn.Module:
     if not all((folder / name).is_file() for name in (REPORT_JSON, PROPOSAL)):
         hint = "Name a run directory of 'bnnkit mh-proposal'."
         raise FileRefusedError(what, f"no {REPORT_JSON} and {PROPOSAL}", "", hint)
-    report = Report.from_json((folder / REPORT_JSON).read_text(encoding="utf-8"))
+    report = Report.from_json((folder / REPORT_JSON).read_text("utf-8", errors="replace"))
     method: Any = report.sections.get("method")
     sampling: Any = report.sections.get("sampling")
     try:

@@ -1,4 +1,4 @@
-"""Other ways to use the same scores, measured beside the chain."""
+"""The samplers side by side: raw, filtered, other ways to use the same scores, and real images."""
 
 from __future__ import annotations
 
@@ -9,15 +9,54 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bnnkit.errors import DataError
 from bnnkit.methods.mh.controls import importance_rows, langevin, rejection_rows
 from bnnkit.run.mh_choose import Chosen
 from bnnkit.run.mh_discriminate import ProgramNet
+from bnnkit.run.mh_filtered import Filtered
 from bnnkit.run.mh_job import Bank, Job
 from bnnkit.run.mh_measure import Reference, Seen, look, measure, select, unique_share
 
-__all__ = ["rivals"]
+__all__ = ["rivals", "sampler_rows"]
 
 _LANGEVIN, _STEPS, _STEP_SIZE, _ROWS = 2000, 100, 0.01, 250
+
+
+def sampler_rows(
+    job: Job, bank: Bank, seen: Seen, chosen: Chosen, filtered: Filtered, reference: Reference
+) -> list[dict[str, Any]]:
+    """Measure raw, filtered and rival samples, and real ones as the floor, in the report's rows.
+
+    Args:
+        job: The run.
+        bank: The proposals.
+        seen: The proposals as the judges see them.
+        chosen: The scores.
+        filtered: What came out of the chains.
+        reference: The test images.
+    """
+    count = min(job.config.metric_samples, job.config.samples)
+    job.progress.start("measuring")
+    first = torch.arange(min(count, len(bank)))
+    chain = {key: filtered.chain[key] for key in ("acceptance", "unique_share", "seconds")}
+    rows = [
+        {"name": "raw", "label": "as the generator makes them", "delivered": False}
+        | measure(job, select(seen, first), reference, full=True),
+        {"name": f"{filtered.chain['proposal']} MH", "label": "filtered", "delivered": True}
+        | measure(job, select(filtered.seen, torch.arange(count)), reference, full=True)
+        | chain,
+    ]
+    job.progress.stop()
+    rows += filtered.controls
+    rows += rivals(job, bank, seen, chosen, reference, count)
+    job.progress.start("measuring real images against real ones")
+    floor = look(job.judges, job.fit.images[: len(job.test)])
+    rows.append(
+        {"name": "floor", "label": "real training images", "delivered": False}
+        | measure(job, floor, reference, full=True)
+    )
+    job.progress.stop()
+    return rows
 
 
 def rivals(
@@ -42,7 +81,8 @@ def rivals(
     for name in job.config.controls:
         begun = time.process_time()
         job.progress.start(f"measuring {name}")
-        row = known[name]()
+        with job.clock.phase("rivals"):
+            row = known[name]()
         job.progress.stop()
         if row:
             out.append({"delivered": False, **row, "seconds": time.process_time() - begun})
@@ -106,7 +146,11 @@ def _langevin(
                 _STEP_SIZE, draws,
             ).cpu()
         )  # fmt: skip
-    images = made.bytes(torch.cat(latents), None, draws)
+    try:
+        images = made.bytes(torch.cat(latents), None, draws)
+    except DataError as error:  # far from its prior a generator may overflow
+        job.notes.append(f"Langevin dynamics were left out: {error.found}.")
+        return {}
     return {
         "name": "Langevin (DDLS)",
         "label": f"Langevin in latent space, {_STEPS} steps",

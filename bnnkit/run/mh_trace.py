@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from bnnkit.errors import TrainingError
+from bnnkit.errors import DataError, TrainingError
 from bnnkit.methods.mh.scores import ConvScore, score_images
 from bnnkit.metrics import auroc_interval
-from bnnkit.metrics.generative import inception_score
-from bnnkit.run.mh_choose import run_chains
+from bnnkit.run.mh_chains import run_chains
 from bnnkit.run.mh_discriminate import Watch
 from bnnkit.run.mh_job import Bank, Job
-from bnnkit.run.mh_measure import Seen, distances, see_reference, select
+from bnnkit.run.mh_measure import Seen, class_score, distances, see_reference, select
 
 __all__ = ["Trace"]
 
@@ -52,8 +51,8 @@ class Trace(Watch):
         net.train()
         try:
             self.rows.append(self._row(step, loss, bank, held))
-        except TrainingError:
-            return  # chains do not move yet
+        except (TrainingError, DataError):
+            return  # chains do not move yet, or a rare class has no proposal in this part
 
     def _row(
         self, step: int, loss: float, bank: torch.Tensor, held: torch.Tensor
@@ -69,7 +68,7 @@ class Trace(Watch):
             for name, value in distances(seen, self._reference).items():
                 found.setdefault(name, []).append(value)
             if seen.probabilities is not None:
-                scores.append(inception_score(seen.probabilities)[0])
+                scores.append(class_score(seen.probabilities)[0])
         row: dict[str, Any] = {
             "step": step,
             "loss": loss,

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from bnnkit.errors import ArchitectureError, BnnkitError, StructureError, UsageError, did_you_mean
 from bnnkit.graph.outputs import main_output
 from bnnkit.io.rundir import check_replaceable, is_run_directory
-from bnnkit.methods import METHODS
-from bnnkit.spec.config import PruneConfig
+from bnnkit.methods import CONTROLS, METHODS
 from bnnkit.spec.gates import GateOptions, parse_setting
 from bnnkit.spec.model import ModelSpec
+from bnnkit.spec.prune import PruneConfig
 
 __all__ = [
     "check_method",
@@ -44,18 +44,17 @@ def check_prune(config: PruneConfig, gates: GateOptions | None = None) -> None:
     """
     train = config.train
     check_method(config)
-    if config.round_to < 1:
-        raise UsageError("Pruning", f"--round-to {config.round_to}", "it must be at least 1")
+    _check_scales(config)
     if config.removal_seed is not None and train.epochs:
         raise UsageError(
             "Pruning", "--removal-seed with epochs", "a random removal is not trained for",
             "Add --epochs 0.",
         )  # fmt: skip
-    noisy = train.epochs - round(train.epochs * config.sbp.finetune)
-    if config.removal_seed is None and not noisy:
+    noisy = train.epochs - round(train.epochs * config.recovery.finetune)
+    if config.removal_seed is None and config.method not in CONTROLS and not noisy:
         raise UsageError(
             "Pruning",
-            f"--epochs {train.epochs} with --finetune {config.sbp.finetune:g}",
+            f"--epochs {train.epochs} with --finetune {config.recovery.finetune:g}",
             "no epoch is left to learn from which channels are needed",
             "Use more epochs; --dry-run shows what could go, --removal-seed N removes at random.",
         )
@@ -65,11 +64,23 @@ def check_prune(config: PruneConfig, gates: GateOptions | None = None) -> None:
 
 def check_method(config: PruneConfig) -> None:
     """Refuse a method that there is not."""
-    if config.method not in METHODS:
+    known = [*METHODS, *CONTROLS]
+    if config.method not in known:
         raise UsageError(
             "Pruning", f"--method {config.method!r}", "it is not known",
-            did_you_mean(config.method, METHODS),
+            did_you_mean(config.method, known),
         )  # fmt: skip
+
+
+def _check_scales(config: PruneConfig) -> None:
+    """Refuse weights of single layers where the method has one weight for all."""
+    if config.sbp.kl_scales and config.method != "sbp":
+        raise UsageError(
+            "Scaling the KL term",
+            f"a pattern with --method {config.method}",
+            "it weighs all layers alike",
+            "Give one number, or use --method sbp.",
+        )
 
 
 def _check_setting(config: PruneConfig, at: dict[str, str]) -> None:

@@ -32,7 +32,7 @@ from bnnkit.run.progress import Progress, SilentProgress
 from bnnkit.run.provenance import collect_provenance
 from bnnkit.run.request import check_place, check_rebuildable, copied
 from bnnkit.run.sbn_fitting import Job, Member, fit_all, load_members
-from bnnkit.run.setup import Bench, as_data_spec, as_model_spec, set_up
+from bnnkit.run.setup import Bench, as_data_spec, as_model_spec, plan_of, set_up
 from bnnkit.run.side_by_side import Way, curves, method_rows, verdict
 from bnnkit.run.stochastic import cost, noise_plan, write_stochastic
 from bnnkit.run.verify import proof_size
@@ -206,9 +206,8 @@ def _deliver(job: Job, member: Member, ways: list[Way], folder: Path) -> dict[st
 def _plan(job: Job, network: StochasticNet) -> Plan:
     """Describe the net and its noise, after whatever made the net."""
     config = job.config
-    base = job.bench.loaded.plan or Plan(model=replace(job.bench.spec, file=None), method="sbn")
     noise = noise_plan(network, config.sampler, config.batch_size, config.batches)
-    return replace(base, noise=noise)
+    return replace(plan_of(job.bench.loaded, "sbn"), noise=noise)
 
 
 def _drawn(ways: Sequence[Way]) -> list[Way]:

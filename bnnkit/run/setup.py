@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,10 +12,19 @@ from torch import Tensor, nn
 from bnnkit.io.data import Dataset, load_data
 from bnnkit.io.models import LoadedModel, load_model
 from bnnkit.run.evaluate import check_fit
-from bnnkit.spec import DataSpec, ModelSpec
+from bnnkit.spec import DataSpec, ModelSpec, Plan
 from bnnkit.zoo import INPUT_SHAPES
 
-__all__ = ["Bench", "as_data_spec", "as_model_spec", "known_input_shape", "set_up"]
+__all__ = [
+    "Bench",
+    "as_data_spec",
+    "as_model_spec",
+    "describe_data",
+    "describe_model",
+    "known_input_shape",
+    "plan_of",
+    "set_up",
+]
 
 
 @dataclass(frozen=True)
@@ -52,25 +62,44 @@ class Bench:
 
     def describe(self) -> dict[str, dict[str, object]]:
         """Return the report sections `model` and `data`."""
-        data = self.data
         return {
-            "model": {
-                "file": self.spec.file,
-                "arch": self.spec.arch,
-                "arch_args": dict(self.spec.arch_args),
-                "notes": list(self.loaded.notes),
-            },
-            "data": {
-                "name": data.name,
-                "fingerprint": data.fingerprint,
-                "n_train": len(data.train),
-                "n_test": len(data.test),
-                "mean": list(data.mean),
-                "std": list(data.std),
-                "input_shape": list(data.input_shape),
-                "notes": list(data.notes),
-            },
+            "model": describe_model(self.spec, self.loaded.notes),
+            "data": describe_data(self.data),
         }
+
+
+def describe_model(spec: ModelSpec, notes: Sequence[str]) -> dict[str, object]:
+    """Return the report section `model`."""
+    return {
+        "file": spec.file,
+        "arch": spec.arch,
+        "arch_args": dict(spec.arch_args),
+        "notes": list(notes),
+    }
+
+
+def describe_data(data: Dataset) -> dict[str, object]:
+    """Return the report section `data`."""
+    return {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "n_train": len(data.train),
+        "n_test": len(data.test),
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "input_shape": list(data.input_shape),
+        "notes": list(data.notes),
+    }
+
+
+def plan_of(loaded: LoadedModel, method: str) -> Plan:
+    """Return the plan by which a run directory loads without the original checkpoint.
+
+    Args:
+        loaded: The model; a rewrite that it carries is kept.
+        method: What names the plan that removes nothing, of a model without one.
+    """
+    return loaded.plan or Plan(model=replace(loaded.spec, file=None), method=method)
 
 
 def as_model_spec(model: ModelSpec | str | Path, arch: str | None = None) -> ModelSpec:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-from bnnkit.run import digest, filter_digest, uncertainty_digest
+from bnnkit.run import digest, filter_digest, mh_proposal_digest, uncertainty_digest
+from bnnkit.run.prune_digest import search_table
+from bnnkit.run.sweep_digest import sweep_tables
 from bnnkit.run.wording import clean
 from bnnkit.spec.report import Report
 
@@ -43,14 +45,18 @@ def _table(table: digest.Table) -> str:
 def to_markdown(report: Report) -> str:
     """Return gates, figures, latency and checks as Markdown that ends in a newline."""
     body = report.to_dict()
-    name = clean(digest.section(body, "model").get("file") or "")
+    model = digest.section(body, "model")
+    name = clean(model.get("file") or model.get("arch") or "")
     title = _escape(f"bnnkit {clean(report.command)}" + (f": {name}" if name else ""))
     tables = [
         digest.gates_table(body),
         digest.quality_table(body),
+        search_table(body),
+        *sweep_tables(body),
         uncertainty_digest.methods_table(body),
         *uncertainty_digest.ood_tables(body),
         *filter_digest.tables(body),
+        *mh_proposal_digest.proposal_tables(body),
         digest.latency_table(body),
         digest.checks_table(body),
     ]

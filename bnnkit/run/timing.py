@@ -85,6 +85,7 @@ def time_interleaved(
     max_seconds: float = 3.0,
     warmup: int = 3,
     device: str = "cpu",
+    own: bool = False,
     generator: torch.Generator | None = None,
 ) -> dict[str, Timing]:
     """Time several calls against each other: each round runs every one once, in random order.
@@ -98,13 +99,15 @@ def time_interleaved(
         max_seconds: Time after which no further round starts. At least 3 rounds are run.
         warmup: Rounds before the measurement, at most a third of `max_seconds`.
         device: `cpu`, or `cuda` for CUDA events.
+        own: Count the time that this thread computed, and not what others took from it: for
+            calls that stay in one CPU thread, on a machine that has other work.
         generator: Source of the order; None takes one with seed 0.
 
     Returns:
         The timings, under the same names.
     """
     generator = generator or torch.Generator().manual_seed(0)
-    clock = _cuda_ms if device.startswith("cuda") else _cpu_ms
+    clock = _cuda_ms if device.startswith("cuda") else _own_ms if own else _cpu_ms
     repeats = {
         name: _repeats(call, clock, warmup, max_seconds / 3 / len(calls))
         for name, call in calls.items()
@@ -143,6 +146,14 @@ def _cpu_ms(call: Call, repeats: int) -> float:
     for _ in range(repeats):
         call()
     return (time.perf_counter_ns() - start) / repeats / 1e6
+
+
+def _own_ms(call: Call, repeats: int) -> float:
+    """Return the time of one call in ms, on this thread's own clock."""
+    start = time.thread_time_ns()
+    for _ in range(repeats):
+        call()
+    return (time.thread_time_ns() - start) / repeats / 1e6
 
 
 def _cuda_ms(call: Call, repeats: int) -> float:

@@ -6,7 +6,7 @@ A classifier is trained here; what makes images, in `train_generator`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,9 +31,9 @@ from bnnkit.run.precision import choose_device, choose_precision
 from bnnkit.run.progress import Progress, SilentProgress
 from bnnkit.run.provenance import collect_provenance
 from bnnkit.run.request import check_place, check_rebuildable
-from bnnkit.run.setup import as_data_spec, as_model_spec, set_up
+from bnnkit.run.setup import as_data_spec, as_model_spec, plan_of, set_up
 from bnnkit.run.train_generator import generative_task, train_generative
-from bnnkit.spec import DataSpec, ModelSpec, Plan, Report
+from bnnkit.spec import DataSpec, ModelSpec, Report
 from bnnkit.spec.config import TrainConfig
 
 __all__ = ["default_config", "train"]
@@ -141,7 +141,7 @@ def train(
     module.cpu()
     shape = tuple(bench.data.input_shape)
     # The plan removes nothing; it lets the run directory load without naming the architecture.
-    plan = bench.loaded.plan or Plan(model=replace(bench.spec, file=None), method="train")
+    plan = plan_of(bench.loaded, "train")
     with run_directory(out, force=True) as folder:
         weights = write_safetensors(module, folder / MODEL_SAFETENSORS, plan)
         write_plan(folder, plan)

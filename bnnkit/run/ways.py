@@ -88,7 +88,7 @@ def _plain(job: Job, member: Member, what: str) -> dict[str, Answers]:
 
 def _means(job: Job, member: Member) -> dict[str, Answers]:
     """Answer with the means of the fitted statistics, without noise."""
-    network, mean = member.network, member.collected.moments.mean.float()[None]
+    network, mean = member.network, member.collected.mean.float()[None]
 
     def answer(split: Split) -> Answers:
         return ways_to_answer.of_statistics(

@@ -1,21 +1,20 @@
-"""One table of defaults, shared by the command line and the library."""
+"""Defaults of training and of `sbn-fit`, shared by the command line and the library."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from bnnkit.errors import UsageError, did_you_mean
 from bnnkit.spec.noise import MOST_SAMPLES, SAMPLERS
 
 __all__ = [
-    "PruneConfig",
     "SbnConfig",
-    "SbpConfig",
     "TrainConfig",
     "parse_calibration_split",
-    "parse_scales",
+    "positive",
+    "refused",
+    "share_of_one",
 ]
 
 _CALIBRATE = ("temperature", "none")
@@ -56,87 +55,23 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _positive("--lr", self.lr)
-        _share("--label-smoothing", self.label_smoothing)
+        positive("--lr", self.lr)
+        share_of_one("--label-smoothing", self.label_smoothing)
         if not 0 <= self.weight_decay < math.inf:
-            raise _refused("--weight-decay", self.weight_decay, "it must be 0 or more")
+            raise refused("--weight-decay", self.weight_decay, "it must be 0 or more")
         for option, value, least in (
             ("--epochs", self.epochs, 0),
             ("--batch-size", self.batch_size, 2),
             ("--seed", self.seed, 0),
         ):
             if value < least:
-                raise _refused(option, value, f"it must be at least {least}")
+                raise refused(option, value, f"it must be at least {least}")
         for option, name, known in (
             ("--optimiser", self.optimiser, ("adam", "sgd")),
             ("--precision", self.precision, ("auto", "fp32", "bf16")),
         ):
             if name not in known:
-                raise _refused(option, name, "it is not known", did_you_mean(name, known))
-
-
-@dataclass(frozen=True)
-class SbpConfig:
-    """Structured Bayesian Pruning (Neklyudov et al. 2017).
-
-    Args:
-        noise_lr: Learning rate of (μ, log σ); None takes ten times the weights' rate.
-        kl_scale: Weight of the KL term; 1 is the evidence itself.
-        kl_scales: `{layer pattern: weight}` that override it (SBPa).
-        kl_warmup: Share of the epochs over which the KL term grows from 0.
-        init_log_sigma: Where log σ starts.
-        snr_threshold: A unit with a smaller signal-to-noise ratio is closed.
-        finetune: Share of the epochs, at the end, trained with the decision frozen.
-
-    Raises:
-        UsageError: A value has no meaning.
-    """
-
-    noise_lr: float | None = None
-    kl_scale: float = 1.0
-    kl_scales: Mapping[str, float] = field(default_factory=dict)
-    kl_warmup: float = 0.0
-    init_log_sigma: float = 0.0
-    snr_threshold: float = 1.0
-    finetune: float = 0.25
-
-    def __post_init__(self) -> None:
-        if self.noise_lr is not None:
-            _positive("--noise-lr", self.noise_lr)
-        _share("--kl-warmup", self.kl_warmup)
-        _share("--finetune", self.finetune)
-        for scale in (self.kl_scale, *self.kl_scales.values()):
-            if not 0 <= scale < math.inf:
-                raise _refused("--kl-scale", scale, "it must be 0 or more")
-
-
-@dataclass(frozen=True)
-class PruneConfig:
-    """Everything that `prune` can be told besides model and data.
-
-    Args:
-        method: What decides: `sbp`.
-        train: The loop.
-        sbp: The method's own settings.
-        include: Layer patterns to prune; empty means all.
-        exclude: Layer patterns to leave alone.
-        round_to: Widths are kept at multiples of this many channels.
-        removal_seed: With no epochs: close a random half of the units, a structural exercise.
-        batches: Batch sizes to time.
-        threads: Thread counts to time.
-        formats: Forms to write besides safetensors: `pt2`, `onnx`.
-    """
-
-    method: str = "sbp"
-    train: TrainConfig = field(default_factory=TrainConfig)
-    sbp: SbpConfig = field(default_factory=SbpConfig)
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    round_to: int = 1
-    removal_seed: int | None = None
-    batches: tuple[int, ...] = (1, 32)
-    threads: tuple[int, ...] = (1,)
-    formats: tuple[str, ...] = ("pt2", "onnx")
+                raise refused(option, name, "it is not known", did_you_mean(name, known))
 
 
 @dataclass(frozen=True)
@@ -200,9 +135,9 @@ class SbnConfig:
             ("--seed", self.seed, 0),
         ):
             if value < least:
-                raise _refused(option, value, f"it must be at least {least}")
+                raise refused(option, value, f"it must be at least {least}")
         if self.samples > MOST_SAMPLES:
-            raise _refused("--samples", self.samples, f"it must be at most {MOST_SAMPLES}")
+            raise refused("--samples", self.samples, f"it must be at most {MOST_SAMPLES}")
         for option, name, known in (
             ("--sampler", self.sampler, SAMPLERS),
             ("--calibrate", self.calibrate, _CALIBRATE),
@@ -210,7 +145,7 @@ class SbnConfig:
             *(("--compare", name, SAMPLERS) for name in self.compare),
         ):
             if name not in known:
-                raise _refused(option, name, "it is not known", did_you_mean(name, known))
+                raise refused(option, name, "it is not known", did_you_mean(name, known))
         parse_calibration_split(self.calibration_split)
 
 
@@ -231,7 +166,7 @@ def parse_calibration_split(text: str) -> tuple[str, float]:
     except ValueError:
         value = math.nan
     if place not in ("test", "train") or not 0 < value < 1:
-        raise _refused(
+        raise refused(
             "--calibration-split",
             text,
             "it says where labels are held out, and which share",
@@ -240,43 +175,18 @@ def parse_calibration_split(text: str) -> tuple[str, float]:
     return place, value
 
 
-def _refused(option: str, value: object, why: str, hint: str = "") -> UsageError:
+def refused(option: str, value: object, why: str, hint: str = "") -> UsageError:
+    """Return the refusal of an option's value."""
     return UsageError(f"Reading {option}", repr(value), why, hint)
 
 
-def _positive(option: str, value: float) -> None:
+def positive(option: str, value: float) -> None:
+    """Refuse what is not above 0 and finite."""
     if not 0 < value < math.inf:
-        raise _refused(option, value, "it must be above 0")
+        raise refused(option, value, "it must be above 0")
 
 
-def _share(option: str, value: float) -> None:
+def share_of_one(option: str, value: float) -> None:
+    """Refuse what is not between 0 and 1."""
     if not 0 <= value <= 1:
-        raise _refused(option, value, "it is a share between 0 and 1")
-
-
-def parse_scales(values: list[str]) -> tuple[float | None, dict[str, float]]:
-    """Read `--kl-scale` values: a number for all layers, or `PATTERN=NUMBER`.
-
-    Raises:
-        UsageError: A value is neither.
-
-    >>> parse_scales(["2", "conv1=10"])
-    (2.0, {'conv1': 10.0})
-    """
-    overall, by_layer = None, {}
-    for value in values:
-        pattern, equals, number = value.rpartition("=")
-        try:
-            scale = float(number)
-        except ValueError:
-            scale = -1.0
-        if not 0 <= scale < float("inf"):
-            raise UsageError(
-                "Reading --kl-scale", repr(value), "it needs a number of at least 0",
-                "Use --kl-scale 5 or --kl-scale 'layer1.**=10'.",
-            )  # fmt: skip
-        if equals:
-            by_layer[pattern] = scale
-        else:
-            overall = scale
-    return overall, by_layer
+        raise refused(option, value, "it is a share between 0 and 1")

@@ -122,8 +122,8 @@ class GeneratorSpec:
             )
         if self.classes is not None and self.classes < 2:
             raise UsageError(
-                "Reading the classes of a generator", str(self.classes), "they are 2 or more",
-                "Leave them out where the generator takes no labels.",
+                "Reading --conditional", str(self.classes), "the classes are 2 or more",
+                "Leave it out where the generator takes no labels.",
             )  # fmt: skip
         if self.out_range is not None and self.out_range != "logits":
             _check_range(*self.out_range)

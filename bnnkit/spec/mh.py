@@ -31,7 +31,7 @@ class MhConfig:
         epochs: Passes over the real images when a net is trained.
         lr: Peak learning rate.
         width: Channels after the first layer of the net.
-        dropout: Rate inside the net.
+        dropout: Rate before the net's last layer.
         calibrate: `temperature` (chosen by the held-out distance of what is filtered), `platt`,
             `isotonic` or `none`.
         temperature: A temperature of the user's; None chooses.
@@ -59,16 +59,16 @@ class MhConfig:
     discriminator: str = "conv"
     loss: str = "mce"
     floor: float = 0.01
-    epochs: float = 1.0
-    lr: float = 1e-3
+    epochs: float = 4.0
+    lr: float = 3e-3
     width: int = 16
-    dropout: float = 0.1
+    dropout: float = 0.5
     calibrate: str = "temperature"
     temperature: float | None = None
     owner_output: str = "auto"
     proposal: str = "independent"
     step: float = 0.5
-    bank: int = 100_000
+    bank: int = 200_000
     samples: int = 10_000
     chain_length: int | None = None
     held: int = 10_000
@@ -126,7 +126,9 @@ class MhConfig:
         ):
             if value is not None and not least <= value <= most:
                 raise UsageError(
-                    f"Reading {option}", f"{value:g}", f"it goes from {least:g} to {most:g}"
+                    f"Reading {option}",
+                    f"{value:,.12g}",
+                    f"it goes from {least:,.12g} to {most:,.16g}",
                 )
         if self.trace and self.discriminator not in ("conv", "combined"):
             raise UsageError(

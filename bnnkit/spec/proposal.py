@@ -10,7 +10,7 @@ from bnnkit.errors import UsageError, did_you_mean
 __all__ = ["FAMILIES", "OBJECTIVES", "ProposalConfig"]
 
 FAMILIES = ("diagonal", "full-rank", "mixture", "flow")
-OBJECTIVES = ("vi", "ar", "kl", "forward")
+OBJECTIVES = ("vi", "ar", "kl", "forward", "renyi")
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ class ProposalConfig:
         for option, number in (("--lr", self.lr), ("--spread", self.spread)):
             if not 0 < number < math.inf:
                 raise _refused(option, number, "it must be above 0")
-        if self.minibatch is not None and self.objective in ("ar", "forward"):
+        if self.minibatch is not None and self.objective in ("ar", "forward", "renyi"):
             why = "the acceptance rate is not linear in log p, so minibatches would bias it"
-            if self.objective == "forward":
+            if self.objective != "ar":
                 why = "this objective takes no gradient of the density"
             raise _refused("--minibatch", self.minibatch, why, "Use --objective kl or vi.")
 

@@ -3,6 +3,7 @@
 import json
 import xml.etree.ElementTree as ElementTree
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -68,6 +69,8 @@ def files(tmp_path_factory):
         (folder / "net.py").write_text(CODE)
         net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
         torch.save(net.state_dict(), folder / "net.pth")
+        torch.save(nn.Sequential(nn.Linear(8, 64), nn.Sigmoid()), folder / "module.pt")
+        np.savez(folder / "black.npz", images=np.zeros((500, 1, 8, 8), np.uint8))
         yield folder
 
 
@@ -180,6 +183,18 @@ def test_a_folder_is_replaced_by_force_only(type_in, tmp_path):
         ("gen.pt", {"seed": str(10**20)}, "--seed"),
         ("gen.pt", {"limit": "60"}, "60 of them"),
         ("gen.pt", {"conditional": "10"}, "it takes no labels"),
+        ("gen.pt", {"conditional": "1"}, "Reading --conditional"),
+        ("gen.pt", {"input_shape": "64"}, "Resize the data with --input-shape 1,8,8"),
+        ("gen.pt", {"discriminator_arch": "net.py:classifier"}, "Leave it out, or name the file"),
+        ("gen.pt", {"discriminator_output": "logit"}, "Leave it out, or name the file"),
+        ("gen.pt", {"features_arch": "net.py:classifier"}, "Leave it out, or name the file"),
+        ("gen.pt", {"features_layer": "1"}, "Leave it out, or name the file"),
+        ("gen.pt", {"features": "net.pth", "features_shape": "a,b"}, "Reading --features-shape"),
+        ("gen.pt", {"proposal": "walk", "latent": "uniform:8"}, "Using --proposal walk"),
+        ("gen.pt", {"proposal": "encoder", "latent": "unit:8"}, "Using --proposal encoder"),
+        ("gen.pt", {"proposal": "encoder", "pixels": "sampled"}, "Use --pixels mean"),
+        ("gen.pt", {"data": "black.npz"}, "400 equal images"),
+        ("module.pt", {}, "--trust-pickle"),
         ("nan.pt", {}, "NaN or infinite"),
         ("equal.pt", {}, "equal images"),
         ("none.pt", {}, "no such file"),
@@ -189,7 +204,7 @@ def test_a_folder_is_replaced_by_force_only(type_in, tmp_path):
 def test_a_refusal_is_one_sentence_and_leaves_nothing(
     type_in, files, tmp_path, model, options, words
 ):
-    for name in ("net.pth", "net.py"):
+    for name in ("net.pth", "net.py", "black.npz"):
         (tmp_path / name).write_bytes((files / name).read_bytes())
     before = left(tmp_path)
     code, text, error = type_in(model=model, **options)
@@ -209,6 +224,26 @@ def test_a_layer_that_is_not_there(type_in, files, tmp_path):
     code, _, error = type_in(discriminator=files / "net.pth", discriminator_arch=arch)
     assert code == ExitCode.USAGE
     assert "it should give one number an image" in error
+    assert left(tmp_path) == []
+
+
+def test_features_of_another_size(type_in, files, tmp_path):
+    arch = f"{files / 'net.py'}:classifier"
+    code, _, error = type_in(
+        features=files / "net.pth", features_arch=arch, features_shape="1,4,4"
+    )
+    assert code == ExitCode.USAGE
+    assert "mat1 and mat2 shapes cannot be multiplied (2x16 and 64x16)" in error
+    assert "--features-shape" in error
+    assert left(tmp_path) == []
+
+
+def test_a_pickled_module_is_refused_before_anything_is_made(type_in, files, tmp_path):
+    """A run directory holds no pickle: its generator could not be loaded again."""
+    code, _, error = type_in("--trust-pickle", "--shape=1,8,8", model="module.pt")
+    assert code == ExitCode.USAGE
+    assert "a pickled 'Sequential' without an architecture" in error
+    assert "generating" not in error
     assert left(tmp_path) == []
 
 

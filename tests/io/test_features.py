@@ -218,6 +218,25 @@ def test_features_that_are_no_numbers(net, tmp_path):
         open_features(broken, (3, 9, 9), layer="pair")(draw(2, 3, 9, 9))
 
 
+def test_a_model_that_stops_is_told_in_words(tmp_path):
+    (tmp_path / "stops.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.head = nn.Linear(4, 1)\n"
+        "    def forward(self, x):\n"
+        "        if len(x) > 3:\n"
+        "            raise ValueError('too many')\n"
+        "        return self.head(x.flatten(1))\n"
+    )
+    found = open_features(ModelSpec(arch=f"{tmp_path / 'stops.py'}:Net"), (1, 2, 2))
+    images = torch.zeros(5, 1, 2, 2, dtype=torch.uint8)
+    assert found(images[:3]).features.shape == (3, 4)
+    with pytest.raises(DataError, match="ValueError: too many; it stops on images of 1x2x2"):
+        found(images)
+
+
 def test_a_layer_that_mixes_images(source):
     extractor = open_features(ModelSpec(arch=f"{source}:folding"), (3, 9, 9), layer="fold")
     with pytest.raises(DataError, match="6 rows for 2 images"):

@@ -240,7 +240,13 @@ class Pair(Base):
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("Constant", DataError, "32 equal images; it does not follow its latent"),
+        (
+            "Constant",
+            DataError,
+            "on latents 'normal:6': 32 equal images of 32 different latents; it does not follow "
+            "its latent. Check that 'normal:6' is what it was trained with (--latent), and that "
+            "the checkpoint holds trained weights.",
+        ),
         ("Deaf", DataError, "the same images from other latents"),
         ("NaN", DataError, "NaN or infinite"),
         ("Complex", DataError, "outputs of complex64"),
@@ -293,6 +299,53 @@ def test_batch_norm_answers_from_its_running_statistics(tmp_path):
     )
 
 
+LATE = """
+class Base(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lin = nn.Linear(6, 24)
+        nn.init.normal_(self.lin.weight, 0, 4.0)
+    def forward(self, z):  # sound near the origin, where nearly all latents are
+        return self.wrong(torch.tanh(self.lin(z)), z.square().sum(1, keepdim=True) > 50)
+class NaN(Base):
+    def wrong(self, x, far):
+        return x.masked_fill(far, torch.nan)
+class Infinite(Base):
+    def wrong(self, x, far):
+        return x.masked_fill(far, torch.inf)
+class Stops(Base):
+    def wrong(self, x, far):
+        if far.any():
+            raise ValueError("too far out")
+        return x
+class Shrinks(Base):
+    def wrong(self, x, far):
+        return x[:, :20] if far.any() else x
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("NaN", DataError, "outputs that are NaN or infinite in 1 of 4 images"),
+        ("Infinite", DataError, "outputs that are NaN or infinite in 1 of 4 images"),
+        ("Stops", StructureError, "ValueError: too far out; it stopped on a batch of 4 latents"),
+        ("Shrinks", StructureError, "it stopped on a batch of 4 latents"),
+    ],
+)
+@pytest.mark.parametrize("pixels", ["mean", "sampled"])
+def test_what_goes_wrong_later_is_never_bytes(tmp_path, name, error, message, pixels):
+    own = write(LATE, tmp_path, name)
+    generator = open_generator(spec(None, pixels=pixels, **own))
+    z = generator.draw(16, torch.Generator().manual_seed(0))
+    z[9] = 5.0
+    source = torch.Generator().manual_seed(0)
+    assert len(generator.bytes(z[:8], generator=source, batch_size=4)) == 8
+    with pytest.raises(error) as caught:
+        generator.bytes(z, generator=source, batch_size=4)
+    assert message in str(caught.value)
+
+
 CONDITIONAL = """
 class Base(nn.Module):
     def __init__(self):
@@ -330,29 +383,41 @@ def test_class_conditional_generators(tmp_path, name):
     for wrong in (None, y[:5], y.float(), y + 1, y - 1):
         with pytest.raises(UsageError):
             generator.images(z, wrong)
-    with pytest.raises(UsageError, match="State its classes"):
+    with pytest.raises(UsageError, match="--conditional N"):
         open_generator(spec(None, **own))
 
 
-def test_conditional_forms(tmp_path):
-    own = open_generator(spec(None, classes=3, **write(CONDITIONAL, tmp_path, "Whole")))
+@pytest.mark.parametrize("name", ["Whole", "Hot"])
+def test_conditional_forms(tmp_path, name):
+    own = open_generator(spec(None, classes=3, **write(CONDITIONAL, tmp_path, name)))
     z, y = own.draw(4, torch.Generator().manual_seed(0)), torch.tensor([2, 1, 0, 2])
-    torch.jit.save(torch.jit.trace(own.module, (z, y)), tmp_path / "g.pt")
+    told = own.meaning.encode(y)
+    torch.jit.save(torch.jit.trace(own.module, (z, told)), tmp_path / "g.pt")
     batch = torch.export.Dim("batch")
-    exported = torch.export.export(own.module, (z, y), dynamic_shapes=({0: batch}, {0: batch}))
+    exported = torch.export.export(own.module, (z, told), dynamic_shapes=({0: batch}, {0: batch}))
     torch.export.save(exported, tmp_path / "g.pt2")
-    for name in ("g.pt", "g.pt2"):
+    write_onnx(own.module, z, tmp_path / "g.onnx", labels=told)
+    for name in ("g.pt", "g.pt2", "g.onnx"):
         found = open_generator(spec(tmp_path / name, classes=3))
         torch.testing.assert_close(found.images(z, y), own.images(z, y))
-        with pytest.raises(UsageError, match="State its classes"):
+        with pytest.raises(UsageError, match="--conditional N"):
             open_generator(spec(tmp_path / name))
+
+
+@pytest.mark.parametrize("count", [4, 5, 32, 33, 400])
+def test_more_classes_than_a_generator_knows(tmp_path, count):
+    with pytest.raises(UsageError) as caught:
+        open_generator(spec(None, classes=count, **write(CONDITIONAL, tmp_path, "Whole")))
+    assert f"{count} classes" in caught.value.what
+    assert caught.value.why == "it knows the labels 0 to 2 only"
+    assert caught.value.hint == "Use --conditional 3."
 
 
 def test_labels_that_change_nothing_and_labels_that_are_not_taken(tmp_path, files):
     with pytest.raises(DataError, match="does not follow its labels"):
         open_generator(spec(None, classes=3, **write(CONDITIONAL, tmp_path, "Deaf")))
     for name in ("script.pt", "dynamic.pt2", "g.onnx"):
-        with pytest.raises(UsageError, match="Leave the classes out"):
+        with pytest.raises(UsageError, match="Leave --conditional out"):
             open_generator(spec(files / name, classes=3))
     generator = open_generator(spec(files / "script.pt"))
     z = generator.draw(2, torch.Generator())
@@ -400,6 +465,10 @@ def test_data_of_another_shape_or_range_are_refused_with_both_sides(files):
     generator.check_against(SHAPE, data="faces", values=(0.0, 1.0))
     with pytest.raises(DataError, match="images of 1x4x6, and the data have 3x32x32"):
         generator.check_against((3, 32, 32), data="cifar10")
+    with pytest.raises(DataError, match="Use --shape 1,6,4 if its outputs are flat"):
+        generator.check_against((1, 6, 4), data="faces")
+    with pytest.raises(DataError, match="Resize the data with --input-shape 1,4,6"):
+        generator.check_against((24,), data="faces")
     with pytest.raises(DataError, match=r"from \[-1, 1\] to \[0, 1\], and the data go from -2"):
         generator.check_against(SHAPE, data="faces", values=(-2.0, 1.0))
 

@@ -69,6 +69,13 @@ def test_a_sampler_that_is_not_there(tmp_path):
         open_latent(LatentSpec("factory", source=f"{tmp_path}/none.py:sampler"))
 
 
+def test_a_module_that_is_not_there_is_no_matter_of_architectures():
+    with pytest.raises(UsageError) as caught:
+        open_latent(parse_latent("nowhere.prior:sampler"))
+    assert caught.value.found == "no module 'nowhere'"
+    assert caught.value.hint.startswith("Let it be sampler(n, generator)")
+
+
 def test_a_sampler_may_not_change_its_mind(tmp_path):
     body = "return torch.randn(n, 3 if n == 8 else 4, generator=generator)"
     latent = open_latent(factory(tmp_path, body))

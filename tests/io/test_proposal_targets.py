@@ -112,6 +112,13 @@ def test_own_code(tmp_path):
         load_density(f"{broken}:f")
 
 
+def test_a_module_that_is_not_there_is_no_matter_of_architectures():
+    with pytest.raises(UsageError) as caught:
+        load_density("nowhere.target:log_prob")
+    assert caught.value.found == "no module 'nowhere'"
+    assert caught.value.hint == "Name it as path/to/file.py:log_prob."
+
+
 def test_what_own_code_raises_is_told_with_its_line(tmp_path):
     path = write(tmp_path / "t.py", "def f(x):\n    raise KeyError('w')\n")
     name = f"{path}:f"

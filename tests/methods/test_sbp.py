@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from bnnkit.errors import UsageError
 from bnnkit.graph.analyse import analyse
 from bnnkit.methods.sbp import Sbp, kl_weights
-from bnnkit.spec.config import SbpConfig
+from bnnkit.spec.prune import SbpConfig
 
 
 def net():

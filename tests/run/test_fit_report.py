@@ -21,9 +21,7 @@ def collected(draws):
 
 def section(draws, sampler="lowrank", rank=3):
     found = collected(draws)
-    fitted = fit_sampler(
-        sampler, draws, found.moments.mean, found.moments.deviation(), found.sizes, rank
-    )
+    fitted = fit_sampler(sampler, draws, found.mean, found.deviation, found.sizes, rank)
     return fit_section(found, fitted, sampler, 1.5, 0)
 
 

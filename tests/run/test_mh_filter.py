@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -12,7 +13,7 @@ from torch import nn
 import bnnkit
 from bnnkit.errors import ArtefactError, DataError, TrainingError, UsageError
 from bnnkit.io.data import load_data
-from bnnkit.run.mh_job import FeatureSource
+from bnnkit.run.mh_judges import FeatureSource
 from bnnkit.spec import DataSpec, ModelSpec
 from bnnkit.spec.gates import GateOptions
 from bnnkit.spec.generator import GeneratorSpec, parse_latent
@@ -330,6 +331,15 @@ def test_report_holds_what_was_done(run):
         "checks", "grids",
     )  # fmt: skip
     assert all(body[key] for key in sections)
+    phases = body["cost"]["phases"]
+    assert set(phases) == {
+        "open", "generate", "train", "score", "choose", "chains", "metrics", "rivals", "files",
+        "page", "other",
+    }  # fmt: skip
+    for kind in ("cpu", "wall"):
+        assert sum(row[kind] for row in phases.values()) == pytest.approx(body["cost"][kind])
+    assert phases["train"]["cpu"] == pytest.approx(body["discriminator"]["seconds"])
+    assert body["bank"]["seconds"] <= phases["generate"]["cpu"]
     assert body["splits"]["fit"] + body["splits"]["held"] == body["data"]["n_train"]
     assert 50 < body["discriminator"]["auc"]["value"] < 100
     chain = body["chain"]
@@ -346,6 +356,23 @@ def test_report_holds_what_was_done(run):
         "report.json", "report.html",
     }  # fmt: skip
     assert (folder / "samples.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_figure_is_documented(run):
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    _, _, told = text.partition("## mh-filter")
+    told, _, _ = told.partition("## mh-proposal")
+    body = run[1].to_dict()
+    sections = ("generator", "splits", "discriminator", "bank", "chain", "filtered", "bound")
+    for name in sections:
+        assert f"`{name}`" in told
+        for key in body[name]:
+            assert f"`{key}`" in told, f"{name}.{key}"
+    for name, rows in (("samplers", body["samplers"]), ("length_curve", body["length_curve"])):
+        for key in {key for row in rows for key in row}:
+            assert key in told.partition(f"`{name}`")[2].partition("\n")[0], f"{name}.{key}"
+    for phase in body["cost"]["phases"]:
+        assert f"| `{phase}` |" in told
 
 
 def test_one_seed_is_one_result(zoo, tmp_path):
@@ -410,10 +437,26 @@ def test_classes_have_their_own_chains(zoo, tmp_path):
     assert (nearest == 7).double().mean() > 0.6
 
 
-def test_classes_walk_in_the_same_shares(zoo, tmp_path):
+def test_classes_walk_in_the_same_shares(zoo, tmp_path, monkeypatch):
+    from bnnkit.run import mh_filtered, mh_markov
+
+    seen, walk = {}, mh_markov.latent_chains
+
+    def chains(draw, score, starts, *args, **more):
+        seen.setdefault("starts", starts)
+        return walk(draw, score, starts, *args, **more)
+
+    def stepwise(job, bank, chosen, reference):
+        seen.update(labels=job.held.labels, scores=chosen.held)
+        return mh_markov.step_by_step(job, bank, chosen, reference)
+
+    monkeypatch.setattr(mh_markov, "latent_chains", chains)
+    monkeypatch.setattr(mh_filtered, "step_by_step", stepwise)
     spec = zoo.spec(".told.pt", classes=CLASSES)
     config = small(proposal="walk", chain_length=6, samples=100, bank=1000)
     _, found = filtered(spec, tmp_path, config)
+    for label, start in zip(found["labels"], seen["starts"], strict=True):
+        assert start in seen["scores"][seen["labels"] == label]  # a real image of that class
     wanted = torch.bincount(zoo.labels).double() * 100 / len(zoo.labels)
     assert np.abs(np.bincount(found["labels"], minlength=CLASSES) - wanted.numpy()).max() < 1
     exact = images_of(zoo.told, found["latents"], found["labels"])
@@ -423,6 +466,22 @@ def test_classes_walk_in_the_same_shares(zoo, tmp_path):
 def test_classes_must_be_as_many(zoo, tmp_path):
     with pytest.raises(DataError, match="a generator of 3 classes and data of 10"):
         filtered(zoo.spec(".told.pt", classes=3), tmp_path)
+
+
+def test_a_class_without_a_start_is_refused_at_once(zoo, tmp_path, monkeypatch):
+    labels = np.where(np.arange(600) < 3, np.arange(600) + 1, 0)
+    labels[3:10] = np.arange(3, 10)
+    images = (zoo.x[:600].reshape(-1, 1, 8, 8) * 255).round().to(torch.uint8).numpy()
+    np.savez(tmp_path / "rare.npz", images=images, labels=labels)
+    monkeypatch.setattr("bnnkit.run.mh_job.Job.make", None)  # nothing is made before
+    with pytest.raises(DataError, match=r"none of 160 held-out images is of the class .*--held"):
+        filtered(zoo.spec(".told.pt", classes=CLASSES), tmp_path, data=str(tmp_path / "rare.npz"))
+
+
+def test_some_classes_for_a_generator_without_labels(zoo, tmp_path):
+    report, _ = filtered(zoo.spec(), tmp_path, data=DataSpec("digits", classes=("3", "5")))
+    assert report.sections["data"]["n_train"] < 0.3 * len(zoo.x)
+    assert report.sections["class_names"] == []  # no judge counts classes here
 
 
 def test_pixels_of_a_decoder(zoo, tmp_path):
@@ -558,6 +617,9 @@ def test_features_of_a_classifier(zoo, tmp_path, kind, form):
     gradients = form == "torch"
     assert ("Langevin (DDLS)" in named) == gradients
     assert any("Langevin" in n for n in report.sections["model"]["notes"]) != gradients
+    served = {f["file"]: f["inputs"] for f in report.sections["files"]}
+    any_batch = {"discriminator.onnx": ["input float32 [batch, 1, 8, 8]"]}
+    assert served == (any_batch if gradients else {})
     assert (tmp_path / "out" / "discriminator.onnx").exists() == gradients
     sampler = bnnkit.load(tmp_path / "out")
     assert len(sampler.sample(2, bank=200)) == 2
@@ -619,8 +681,10 @@ def test_proposals_through_an_encoder(zoo, tmp_path):
     assert np.abs(found["samples"] - exact).max() <= 0.5 + 1e-3
     notes = " ".join(report.sections["model"]["notes"])
     assert "autoencoder's own encoder" in notes
-    assert "No sampler was written" in notes
-    assert any("all accepted" in row["name"] for row in report.sections["samplers"])
+    assert {row["name"] for row in report.sections["samplers"]} >= {
+        "encoder proposals, all accepted",
+        "encoder MH, continued as its sampler does",
+    }
     assert not any("temperature" in line for line in report.sections["verdict"])
     report, _ = filtered(zoo.spec(), tmp_path, config)  # not an autoencoder: one is trained
     assert "An encoder was trained" in " ".join(report.sections["model"]["notes"])
@@ -665,5 +729,7 @@ def test_gates_judge_the_first_extractor(zoo, tmp_path):
     (row,) = report.gates
     assert row["verdict"] == "fail"
     assert row["value"] == pytest.approx(fid(report))
+    with pytest.raises(UsageError, match="max-ece"):
+        filtered(zoo.spec(), tmp_path, gates=GateOptions(max_ece=1))
     report, _ = filtered(zoo.spec(), tmp_path, gates=GateOptions(max_fid=1e6))
     assert [row["verdict"] for row in report.gates] == ["pass"]

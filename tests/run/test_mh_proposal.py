@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 import bnnkit
-from bnnkit.errors import DataError, FileRefusedError, UsageError
+from bnnkit.errors import BnnkitError, DataError, FileRefusedError, UsageError
 from bnnkit.io.rundir import is_run_directory
 from bnnkit.methods.proposals import Target
 from bnnkit.run.html import render_html
@@ -80,6 +82,15 @@ def test_the_directory(run):
     assert [row["verdict"] for row in report.gates] == ["pass", "fail", "pass"]
 
 
+def test_every_figure_is_documented(run):
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    _, _, told = text.partition("## mh-proposal")
+    for name in ("training", "sampling", "modes", "bias"):
+        for key in run[1].sections[name]:
+            assert f"`{key}`" in told, f"{name}.{key}"
+    assert "`good`" in told
+
+
 def test_the_page_shows_verdict_and_tables(run):
     page = render_html(run[1])
     for words in ("Chains under the frozen proposal", "Modes", "total variation", "R-hat"):
@@ -96,6 +107,26 @@ def test_the_proposal_comes_back(run, tmp_path):
     assert float((shares - 1 / 6).abs().max()) < 0.1
     with pytest.raises(FileRefusedError, match=r"no report.json and proposal"):
         load_proposal(tmp_path)
+
+
+def test_load_gives_the_proposal(run, tmp_path):
+    out, _ = run
+    loaded, named = bnnkit.load(out), load_proposal(out)
+    draws = [q.sample(50, torch.Generator().manual_seed(3)) for q in (loaded, named)]
+    assert torch.equal(*draws)
+    assert torch.equal(loaded.log_prob(draws[0]), named.log_prob(draws[0]))
+    assert not loaded.training
+    for option in ({"arch": "bnnkit:digits-cnn"}, {"state_key": "ema"}, {"latent": "normal:2"}):
+        with pytest.raises(UsageError, match=f"{next(iter(option))}=.*it is a learned proposal"):
+            bnnkit.load(out, **option)
+    shutil.copytree(out, tmp_path / "half")
+    for text in ("", "{", "[]", "\xff"):
+        (tmp_path / "half" / "report.json").write_bytes(text.encode("latin-1"))
+        with pytest.raises(BnnkitError):
+            bnnkit.load(tmp_path / "half")
+    (tmp_path / "half" / "report.json").unlink()
+    with pytest.raises(FileRefusedError, match=r"no report.json"):
+        bnnkit.load(tmp_path / "half")
 
 
 def test_a_seed_gives_the_same_samples(run, tmp_path):

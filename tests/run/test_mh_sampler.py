@@ -2,15 +2,23 @@
 
 import json
 import shutil
+import zipfile
 
 import pytest
 import torch
 from torch import nn
 
 import bnnkit
-from bnnkit.errors import BnnkitError, FileRefusedError, TrainingError, UsageError
+from bnnkit.errors import (
+    ArchitectureError,
+    BnnkitError,
+    FileRefusedError,
+    TrainingError,
+    UsageError,
+)
 from bnnkit.io.samples import read_tensors, write_tensors
-from bnnkit.run.mh_sampler import is_sampler
+from bnnkit.run.mh_judges import FeatureSource
+from bnnkit.run.mh_sampler_load import is_sampler
 from bnnkit.spec import ModelSpec
 from bnnkit.spec.generator import GeneratorSpec, parse_latent
 from bnnkit.spec.mh import MhConfig
@@ -153,3 +161,100 @@ def test_code_that_a_description_names_is_not_run(copy, tmp_path):
     (copy / "sampler.json").write_text(json.dumps(body))
     with pytest.raises(UsageError, match="is not run"):
         bnnkit.load(copy)
+
+
+def test_a_description_asks_for_no_trust(copy, tmp_path, monkeypatch):
+    """What may run comes from the caller, never from the file."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "evil.py").write_text("raise SystemExit('ran')")
+    body = json.loads((copy / "sampler.json").read_text())
+    body["generator"]["model"]["arch"] = f"{tmp_path / 'evil.py'}:make"
+    (copy / "sampler.json").write_text(json.dumps(body))
+    assert bnnkit.load(copy).sample(2, bank=100).shape == (2, 1, 8, 8)  # the file runs by itself
+    body["generator"]["model"] |= {"arch": None, "trust_pickle": True}
+    (copy / "sampler.json").write_text(json.dumps(body))
+
+    class Evil:
+        def __reduce__(self):
+            return exec, ("raise SystemExit('ran')",)
+
+    torch.save(Evil(), copy / "generator.pt")
+    with pytest.raises(FileRefusedError, match="exec"):
+        bnnkit.load(copy)
+
+
+def test_a_program_with_pickles_needs_the_callers_trust(copy):
+    """As on the command line: refused without --trust-pickle, and run with it."""
+    with zipfile.ZipFile(copy / "generator.pt", "a") as archive:
+        root = archive.namelist()[0].partition("/")[0]
+        archive.writestr(f"{root}/extra/note.pkl", b"cos\nsystem\n.")
+    with pytest.raises(FileRefusedError, match=r"os.system"):
+        bnnkit.load(copy)
+    sampler = bnnkit.load(copy, trust_pickle=True)
+    assert sampler.sample(2, bank=100).shape == (2, 1, 8, 8)
+
+
+OWN = """
+import torch
+from torch import nn
+
+class Ramp(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Parameter(torch.ones(2, 64))
+
+    def forward(self, z):
+        return torch.sigmoid(z @ self.slope).reshape(-1, 1, 8, 8)
+
+def net():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+"""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A run whose generator and classifier are code of the user's own."""
+    home = tmp_path_factory.mktemp("own")
+    (home / "own.py").write_text(OWN)
+    torch.save({"slope": torch.linspace(-3, 3, 128).reshape(2, 64)}, home / "g.pth")
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+    torch.save(net.state_dict(), home / "net.pth")
+    arch, config = f"{home / 'own.py'}:", MhConfig(
+        discriminator="features", samples=100, bank=500, held=100, metric_samples=100,
+        chain_length=10, controls=(), formats=(), device="cpu", threads=1,
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setattr("bnnkit.run.mh_filter.render_html", lambda report: "<!doctype html>")
+        model = ModelSpec(str(home / "g.pth"), arch=f"{arch}Ramp")
+        bnnkit.mh_filter(
+            GeneratorSpec(model, parse_latent("normal:2"), (0.0, 1.0)), "digits", config,
+            features=FeatureSource(ModelSpec(str(home / "net.pth"), arch=f"{arch}net")),
+            out=home / "run",
+        )  # fmt: skip
+    return home / "run", arch
+
+
+def test_own_code_is_named_again_on_another_machine(own, tmp_path, monkeypatch):
+    folder, arch = own
+    monkeypatch.setenv("HOME", str(tmp_path))  # nobody named the code here
+    with pytest.raises(ArchitectureError, match=r"wants to run .*Ramp"):
+        bnnkit.load(folder)
+    with pytest.raises(ArchitectureError, match=r"extractor.safetensors.*by itself once"):
+        bnnkit.load(folder, arch=f"{arch}Ramp")
+    bnnkit.load(folder / "extractor.safetensors", arch=f"{arch}net")
+    assert bnnkit.load(folder, arch=f"{arch}Ramp").sample(2, bank=100).shape == (2, 1, 8, 8)
+    assert bnnkit.load(folder).sample(2, bank=100).shape == (2, 1, 8, 8)  # remembered
+
+
+def test_options_that_mean_nothing_are_refused(folder):
+    with pytest.raises(UsageError, match=r"state_key='ema'; it is a run of mh-filter"):
+        bnnkit.load(folder, state_key="ema")
+    sampler = bnnkit.load(folder)
+    with pytest.raises(UsageError, match="told none"):
+        sampler.sample(2, label=3)
+    for given in ({"bank": 0}, {"bank": -3}, {"chain_length": 0}, {"chain_length": -1}):
+        with pytest.raises(UsageError, match="it takes 1 or more"):
+            sampler.sample(2, **given)
+    assert sampler.serving == {}  # this run wrote no ONNX
+    assert repr(sampler).startswith("FilteredGenerator(")

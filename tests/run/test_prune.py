@@ -13,8 +13,9 @@ import bnnkit
 from bnnkit.errors import ArtefactError, StructureError, UsageError
 from bnnkit.io.data import load_data
 from bnnkit.spec import DataSpec, ModelSpec
-from bnnkit.spec.config import PruneConfig, SbpConfig, TrainConfig
+from bnnkit.spec.config import TrainConfig
 from bnnkit.spec.gates import GateOptions
+from bnnkit.spec.prune import PruneConfig, SbpConfig
 
 DIGITS = DataSpec("digits", limit=400)
 RANDOM = PruneConfig(

@@ -10,8 +10,9 @@ import bnnkit
 from bnnkit.errors import ArchitectureError, StructureError, UsageError
 from bnnkit.run.request import check_place, check_prune, check_rows, copied
 from bnnkit.spec import DataSpec, ModelSpec
-from bnnkit.spec.config import PruneConfig, SbpConfig, TrainConfig
+from bnnkit.spec.config import TrainConfig
 from bnnkit.spec.gates import GateOptions
+from bnnkit.spec.prune import PruneConfig, RecoveryConfig
 
 
 def test_a_folder_of_somebody_is_refused_even_with_force(tmp_path):
@@ -41,7 +42,7 @@ def test_a_folder_without_permission_is_refused(tmp_path, monkeypatch):
 def test_a_run_that_would_learn_nothing_is_refused(share):
     train = TrainConfig(epochs=0 if share < 1 else 4)
     with pytest.raises(UsageError, match="no epoch is left"):
-        check_prune(PruneConfig(train=train, sbp=SbpConfig(finetune=share)))
+        check_prune(PruneConfig(train=train, recovery=RecoveryConfig(finetune=share)))
     check_prune(PruneConfig(train=TrainConfig(epochs=0), removal_seed=1))
 
 

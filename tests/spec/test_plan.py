@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from bnnkit.errors import StructureError, UsageError
 from bnnkit.spec import ClassPlan, ModelSpec, Plan, Quantity, Report
-from bnnkit.spec.config import parse_scales
 from bnnkit.spec.plan import format_ranges, parse_ranges
+from bnnkit.spec.prune import parse_scales
 
 
 @given(st.sets(st.integers(0, 500)))

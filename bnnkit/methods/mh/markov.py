@@ -25,7 +25,15 @@ from bnnkit.bayes.accept import independent
 from bnnkit.bayes.accept.rule import metropolis_accept
 from bnnkit.methods.mh.objectives import log_d
 
-__all__ = ["Encoder", "Walked", "fit_encoder", "latent_chains", "pair_chains", "perturb"]
+__all__ = [
+    "Encoder",
+    "EncoderProposal",
+    "Walked",
+    "fit_encoder",
+    "latent_chains",
+    "pair_chains",
+    "perturb",
+]
 
 _BATCH = 128
 Told = Callable[[], None]
@@ -56,11 +64,36 @@ def perturb(z: Tensor, beta: float, generator: torch.Generator) -> Tensor:
     return moved
 
 
+class EncoderProposal:
+    """q(x | y): the code of an image, perturbed and decoded.
+
+    Args:
+        encode: From images in [0, 1] to latents.
+        decode: From latents to images in [0, 1].
+        beta: Size of the perturbation.
+        generator: Source of its noise, on the CPU.
+    """
+
+    def __init__(
+        self,
+        encode: Callable[[Tensor], Tensor],
+        decode: Callable[[Tensor], Tensor],
+        beta: float,
+        generator: torch.Generator,
+    ) -> None:
+        self._encode, self._decode = encode, decode
+        self._beta, self._generator = beta, generator
+
+    def __call__(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw latents and images for images `[n, c, h, w]`."""
+        z = perturb(self._encode(y), self._beta, self._generator)
+        return z, self._decode(z)
+
+
 def latent_chains(
     draw: Callable[[int, torch.Generator], Tensor],
     score: Callable[[Tensor], Tensor],
     starts: Tensor,
-    chains: int,
     length: int,
     beta: float,
     generator: torch.Generator,
@@ -76,15 +109,14 @@ def latent_chains(
     Args:
         draw: Draws fresh latents `[n, ...]`.
         score: From latents to log p/q of their images `[n]`.
-        starts: Log p/q of real held-out images `[r]`.
-        chains: How many run at once.
+        starts: Log p/q of the real held-out images at which they start, one a chain `[chains]`.
         length: Proposals offered to each.
         beta: Size of a step; 1 makes all proposals independent ones.
         generator: Source of all draws, on the CPU.
         on_step: Told after each step.
     """
-    begun = starts[torch.randint(len(starts), (chains,), generator=generator)]
-    state = independent.init(draw(chains, generator), begun)
+    chains = len(starts)
+    state = independent.init(draw(chains, generator), starts)
     rates = []
     for _ in range(length):
         fresh = draw(chains, generator)

@@ -104,7 +104,8 @@ class OwnScore(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return log p/q `[n]` up to a constant, for images `[n, c, h, w]` in [0, 1]."""
-        out: Tensor = self.net(images)[1].reshape(len(images))
+        # not len(images), which would fix the batch size of an exported graph
+        out: Tensor = self.net(images)[1].reshape(images.shape[0])
         # in float32 a probability near 1 has steps of 6e-8: what rounds to 1 is a tie
         return torch.logit(out.clamp(_TINY, _BELOW_ONE)) if self.probability else out
 

@@ -35,7 +35,13 @@ class Draws(NamedTuple):
 
 
 class Proposal(Protocol):
-    """A density that can be drawn from and evaluated; an `nn.Module`."""
+    """A density that can be drawn from and evaluated; an `nn.Module`.
+
+    Args:
+        whitening: The fixed change of variables that it works in.
+    """
+
+    whitening: Whitening
 
     def draws(self, count: int, generator: torch.Generator) -> Draws:
         """Return about `count` draws with a gradient."""

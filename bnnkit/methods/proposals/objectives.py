@@ -11,17 +11,22 @@ name         maximised                                          needs
 ``ar``       :math:`E_{p, q} \min\{1, e^s\}`, the acceptance    it, and states of chains
 ``kl``       :math:`E_{p, q} s`, minus the symmetric KL         it, and states of chains
 ``forward``  :math:`-E_p a(x)`, so minus KL(p || q)             states of chains only
+``renyi``    :math:`-\log E_p e^{r a(x)} / r`, so minus the     states of chains only
+             Rényi divergence of order 1 + r of p from q
 ===========  =================================================  =========================
 
 By Pinsker's inequality the acceptance rate is at least :math:`1 - \sqrt{-E s / 2}`, so `kl`
 maximises a bound of it. Unlike `ar` it is linear in log p: an unbiased estimate of log p from a
-minibatch keeps its gradient unbiased. The first three differentiate through :math:`x'`; the states
-x are constants. `forward` is maximum likelihood on the chain's states: of the four it leaves the
-widest tails, where an independent chain sticks.
+minibatch keeps its gradient unbiased. The first three differentiate through :math:`x'`; the
+states x are constants. `forward` is maximum likelihood on the chain's states. `renyi` weighs each
+state by :math:`(p / q)^r` besides, with r = 0.3: a chain stays for p / q proposals or so, and
+r = 1 aims at the variance of the weights itself, which too few states decide. Of the five it
+leaves the widest tails, where an independent chain sticks, for a little less acceptance.
 
 References:
     K. Neklyudov, P. Shvechikov, D. Vetrov, Metropolis-Hastings view on variational inference and
-    adversarial training (2018), eqs. 13-15.
+    adversarial training (2018), eqs. 13-15; Y. Li, R. Turner, Rényi divergence variational
+    inference (2016), eq. 1.
 """
 
 from __future__ import annotations
@@ -31,9 +36,13 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["NEEDS_CHAIN", "objective"]
+__all__ = ["NEEDS_CHAIN", "STATES_ONLY", "objective"]
 
-NEEDS_CHAIN = frozenset({"ar", "kl", "forward"})
+NEEDS_CHAIN = frozenset({"ar", "kl", "forward", "renyi"})
+STATES_ONLY = frozenset({"forward", "renyi"})
+
+_TAIL = 0.3
+"""r of the Rényi divergence of order 1 + r."""
 
 
 def objective(
@@ -47,17 +56,20 @@ def objective(
     Args:
         name: One of `bnnkit.spec.proposal.OBJECTIVES`.
         proposed: a(x') of the proposals `[n]`, with gradient; -inf or NaN outside the support;
-            not of `forward`.
+            not of `forward` and `renyi`.
         log_weight: Log weights of the proposals `[n]`, which sum to one, with gradient.
         states: a(x) of the chain's states `[m]`, with gradient; not of `vi`.
 
     Returns:
-        nats: the log acceptance rate for `ar`, minus the divergence for the others; `vi` and
-        `forward` up to the unknown constant of p, which cancels in the other two.
+        nats: the log acceptance rate for `ar`, minus the divergence for the others; `vi`,
+        `forward` and `renyi` up to the unknown constant of p, which cancels in the other two.
     """
     if name == "forward":
         assert states is not None
         return -states.mean()
+    if name == "renyi":
+        assert states is not None
+        return (math.log(len(states)) - torch.logsumexp(_TAIL * states, 0)) / _TAIL
     assert proposed is not None
     assert log_weight is not None
     if name == "ar":

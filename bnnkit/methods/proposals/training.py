@@ -10,17 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from bnnkit.bayes.accept import independent
+from bnnkit.bayes.accept import independent, metropolis_accept
 from bnnkit.errors import TrainingError
 from bnnkit.methods.proposals.density import Density
 from bnnkit.methods.proposals.explore import Walks
 from bnnkit.methods.proposals.families import Proposal
-from bnnkit.methods.proposals.objectives import NEEDS_CHAIN, objective
+from bnnkit.methods.proposals.objectives import NEEDS_CHAIN, STATES_ONLY, objective
 
 __all__ = ["Trained", "train"]
 
 _POINTS = 50  # of the training curve
 _CLIP = 10.0
+_NEAR = 2.38
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,15 @@ class Trained:
 
 
 class _Chains:
-    """Chains of independent proposals whose law changes at each step."""
+    """Chains of independent proposals whose law changes at each step, and of steps nearby."""
 
-    def __init__(self, density: Density, starts: Walks, generator: torch.Generator) -> None:
+    def __init__(
+        self, density: Density, starts: Walks, scale: Tensor, generator: torch.Generator
+    ) -> None:
         self.density, self.generator = density, generator
         self.x, self.log_p = starts.ends, starts.log_prob
+        # best for a Gaussian of which scale is the factor (Roberts, Gelman, Gilks 1997)
+        self.near = _NEAR / math.sqrt(len(scale)) * scale
 
     def step(self, proposal: Proposal) -> float:
         """Propose to every chain; return the mean acceptance probability."""
@@ -52,11 +57,27 @@ class _Chains:
             # weights of the states under the proposal of now, not of when they were accepted
             state = independent.init(self.x, self.log_p - proposal.log_prob(self.x).double())
             weight = log_p - proposal.log_prob(offered).double()
-            uniform = torch.rand(len(self.x), generator=self.generator, dtype=torch.float64)
-            after, info = independent.step(state, offered, weight, uniform)
+            after, info = independent.step(state, offered, weight, self._uniform())
             self.log_p = torch.where(info.accepted, log_p, self.log_p)
             self.x = after.position
         return float(info.probability.mean())
+
+    def move(self) -> None:
+        """Take a random-walk Metropolis step from every state.
+
+        Where p is far above the proposal, independent chains stay for hundreds of steps: the few
+        that are there would tell how much of p lies in the tails. Small steps do not depend on
+        the proposal, and lead them away.
+        """
+        z = torch.randn(self.x.shape, generator=self.generator)
+        offered = self.x + z @ self.near.T
+        log_p = self.density.values(offered)
+        accepted = metropolis_accept(log_p - self.log_p, self._uniform())
+        self.log_p = torch.where(accepted, log_p, self.log_p)
+        self.x = torch.where(accepted[:, None], offered, self.x)
+
+    def _uniform(self) -> Tensor:
+        return torch.rand(len(self.x), generator=self.generator, dtype=torch.float64)
 
 
 def train(
@@ -79,7 +100,7 @@ def train(
         name: The objective, one of `bnnkit.spec.proposal.OBJECTIVES`.
         starts: Where the chains start.
         steps: Gradient steps of Adam, with a rate that falls to 0 as a half cosine; the result
-            is the mean of the parameters over the last quarter (Polyak and Juditsky 1992).
+            is the mean of the parameters over the last half (Polyak and Juditsky 1992).
         batch_size: Proposals in one step.
         lr: Learning rate at the start.
         generator: Source of all random numbers.
@@ -89,7 +110,9 @@ def train(
         TrainingError: The objective is no number, or most proposals have no density.
     """
     assert isinstance(proposal, nn.Module)
-    chains = _Chains(density, starts, generator) if name in NEEDS_CHAIN else None
+    chains = None
+    if name in NEEDS_CHAIN:
+        chains = _Chains(density, starts, proposal.whitening.scale, generator)
     parameters = list(proposal.parameters())
     adam = torch.optim.Adam(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, max(1, steps))
@@ -97,7 +120,10 @@ def train(
     curve, recent = [], []
     lost = 0
     for i in range(1, steps + 1):
-        figures = {"acceptance": chains.step(proposal)} if chains is not None else {}
+        figures = {}
+        if chains is not None:
+            figures["acceptance"] = chains.step(proposal)
+            chains.move()
         gain, outside, count = _gain(proposal, density, name, chains, batch_size, generator)
         lost += outside
         if name != "ar" and (i % 100 == 0 or outside == count):
@@ -109,7 +135,7 @@ def train(
         if math.isfinite(float(nn.utils.clip_grad_norm_(parameters, _CLIP))):
             adam.step()
         schedule.step()
-        if i > 3 * steps // 4:
+        if i > steps // 2:
             averaged.update_parameters(proposal)
         figures["objective"] = float(gain.detach())
         recent.append(figures)
@@ -136,7 +162,7 @@ def _gain(
     states = None
     if chains is not None:
         states = chains.log_p.float() - proposal.log_prob(chains.x)
-    if name == "forward":
+    if name in STATES_ONLY:
         return objective(name, None, None, states), 0, 1
     x, log_q, log_weight = proposal.draws(batch_size, generator)
     log_p = density.differentiable(x, generator)

@@ -137,9 +137,8 @@ def make_network(
         temperature: Divides the logarithm of the mean probabilities.
         seed: Seed of the noise.
     """
-    moments = collected.moments
     fitted = fit_sampler(
-        sampler, collected.draws, moments.mean, moments.deviation(), collected.sizes, rank
+        sampler, collected.draws, collected.mean, collected.deviation, collected.sizes, rank
     )
     if samples * fitted.noise_size > MOST_NOISE:
         raise UsageError(

@@ -52,12 +52,11 @@ def test_pcn_step_of_zero_stays_and_keeps_the_kind_of_number():
 def test_latent_chains_reach_the_tilted_gaussian(beta):
     """N(0, 1) with weights exp(c z) is N(c, 1), whatever the step."""
     draw = torch.Generator().manual_seed(0)
-    starts = TILT * (torch.randn(5000, generator=draw) + TILT)  # log w of states of p
+    starts = TILT * (torch.randn(20_000, generator=draw) + TILT)  # log w of states of p
     found = latent_chains(
         normal,
         lambda z: TILT * z[:, 0],
         starts,
-        20_000,
         60,
         beta,
         torch.Generator().manual_seed(1),
@@ -71,7 +70,7 @@ def test_latent_chains_reach_the_tilted_gaussian(beta):
 def test_latent_chains_count_and_report():
     told = []
     found = latent_chains(
-        normal, lambda z: torch.full((len(z),), math.nan), torch.zeros(5), 7, 4, 0.5,
+        normal, lambda z: torch.full((len(z),), math.nan), torch.zeros(7), 4, 0.5,
         torch.Generator().manual_seed(0), on_step=lambda: told.append(1),
     )  # fmt: skip
     assert len(told) == 4
@@ -79,10 +78,22 @@ def test_latent_chains_count_and_report():
     assert found.acceptance == 0
 
 
+def test_each_latent_chain_starts_at_its_own_score():
+    """One step, flat scores: the acceptance at each start is exp of minus its score."""
+    starts = torch.tensor([0.0, 2.0]).repeat(20_000).double()
+    found = latent_chains(
+        normal, lambda z: torch.zeros(len(z)).double(), starts, 1, 0.5,
+        torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    moved = found.moved.double()
+    assert float(moved[0::2].mean()) == 1
+    assert float(moved[1::2].mean()) == pytest.approx(math.exp(-2), abs=0.01)
+
+
 def test_latent_chains_take_longer_steps_for_less():
     def rate(beta):
         return latent_chains(
-            normal, lambda z: 3 * z[:, 0], 3 * torch.randn(500) + 9, 3000, 60, beta,
+            normal, lambda z: 3 * z[:, 0], 3 * torch.randn(3000) + 9, 60, beta,
             torch.Generator().manual_seed(0),
         ).acceptance  # fmt: skip
 

@@ -28,7 +28,7 @@ def shades(n, mean, seed):
 
 def net(seed=0, dropout=0.0, classes=None):
     torch.manual_seed(seed)
-    return ConvDiscriminator(SHAPE, width=4, dropout=dropout, classes=classes)
+    return ConvDiscriminator(SHAPE, width=4, dropout=dropout, classes=classes, noise=0.0)
 
 
 def fit(loss="mce", seed=0, **more):
@@ -90,7 +90,7 @@ def test_any_number_of_steps_is_possible(count):
     made = net()
     told = []
     losses = fit_single(
-        made, shades(16 * count, 150, 1), shades(50, 110, 2), Recipe(batch_size=16),
+        made, shades(16 * count, 150, 1), shades(50, 110, 2), Recipe(epochs=1.0, batch_size=16),
         torch.Generator().manual_seed(0), on_step=lambda *seen: told.append(seen),
     )  # fmt: skip
     assert len(losses) == count
@@ -137,7 +137,7 @@ def test_classes_learn_ratios_of_their_own():
 def test_pairs_learn_the_acceptance_ratio(loss):
     """y ~ N(150, 30^2), x | y = y - 30 + noise: darker partners are proposals."""
     torch.manual_seed(0)
-    made = PairDiscriminator(SHAPE, width=4, dropout=0.0)
+    made = PairDiscriminator(SHAPE, width=4, dropout=0.0, noise=0.0)
     draw = torch.Generator().manual_seed(0)
 
     def propose(y):
@@ -172,6 +172,45 @@ def test_any_shape_of_image_has_a_logit(shape):
     made = ConvDiscriminator(shape, width=4).eval()
     with torch.no_grad():
         assert made(torch.rand(2, *shape)).shape == (2,)
+
+
+@pytest.mark.parametrize(("side", "seen"), [(8, True), (15, True), (16, False), (28, False)])
+def test_large_images_are_looked_at_in_half_resolution(side, seen):
+    """A checkerboard has no mean over 2x2 pixels: only small images show it."""
+    torch.manual_seed(0)
+    made = ConvDiscriminator((1, side, side), width=4).eval()
+    x = 0.25 + torch.rand(2, 1, side, side, generator=torch.Generator().manual_seed(0)) / 2
+    board = (torch.arange(side)[:, None] + torch.arange(side)) % 2 - 0.5
+    with torch.no_grad():
+        gap = (made(x + 0.4 * board) - made(x)).abs()
+        shifted = (made(x + 0.2) - made(x)).abs()
+    assert float(gap.max()) > 1e-3 if seen else float(gap.max()) < 1e-5
+    assert float(shifted.max()) > 1e-3
+
+
+def test_noise_is_of_the_training_alone():
+    torch.manual_seed(0)
+    made = ConvDiscriminator(SHAPE, width=4, dropout=0.0, noise=0.1).eval()
+    plain = ConvDiscriminator(SHAPE, width=4, dropout=0.0, noise=0.0)
+    plain.load_state_dict(made.state_dict())
+    x = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(made(x), plain.eval()(x))
+        # spectral norm moves on in training, so both nets take one step each
+        assert float((made.train()(x) - plain.train()(x)).abs().max()) > 1e-4
+
+
+def test_the_weights_are_the_mean_of_the_last_quarter():
+    made, seen = net(), []
+    fit_single(
+        made, shades(512, 150, 1), shades(512, 110, 2), Recipe(epochs=2.0, batch_size=64),
+        torch.Generator().manual_seed(0),
+        on_step=lambda *_: seen.append([p.detach().clone() for p in made.parameters()]),
+    )  # fmt: skip
+    assert len(seen) == 16
+    for i, value in enumerate(made.parameters()):
+        mean = torch.stack([step[i] for step in seen[12:]]).mean(0)
+        torch.testing.assert_close(value.detach(), mean, atol=1e-6, rtol=1e-5)
 
 
 def test_spectral_norm_is_written_into_the_weights():

@@ -1,4 +1,4 @@
-"""The three objectives against brute force and closed forms."""
+"""The objectives against brute force and closed forms."""
 
 from __future__ import annotations
 
@@ -36,6 +36,20 @@ def test_reverse_and_symmetric_divergence(draws):
     kl = objective("kl", log_ratio(offered), weight, log_ratio(states))
     assert float(vi) == pytest.approx(-float(reverse), abs=0.05)
     assert float(kl) == pytest.approx(-float(reverse + forward), abs=0.07)
+
+
+def test_renyi_divergence_of_two_gaussians(draws):
+    """Order 1.3 in closed form (Gil, Alajaji, Linder 2013)."""
+    order, mixed = 1.3, 1.3 * Q.variance + (1 - 1.3) * P.variance
+    exact = (
+        (Q.scale / P.scale).log()
+        + (Q.variance / mixed).log() / (2 * (order - 1))
+        + order * (Q.loc - P.loc) ** 2 / (2 * mixed)
+    )
+    states = P.icdf((torch.arange(20_000) + 0.5) / 20_000)
+    found = objective("renyi", None, None, log_ratio(states))
+    assert float(found) == pytest.approx(-float(exact), abs=1e-3)
+    assert float(exact) > float(kl_divergence(P, Q))
 
 
 def test_acceptance_is_the_mean_over_all_pairs(draws):

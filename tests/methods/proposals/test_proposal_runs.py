@@ -24,6 +24,7 @@ from bnnkit.methods.proposals import (
     walk,
 )
 from bnnkit.methods.proposals.families import Whitening, gaussian
+from bnnkit.methods.proposals.training import _Chains
 from bnnkit.methods.proposals.weights import pareto_shape
 from bnnkit.spec.proposal import OBJECTIVES
 
@@ -116,6 +117,22 @@ def test_training_learns_a_gaussian():
         torch.testing.assert_close(x.std(0), torch.full((2,), 0.3), atol=0.06, rtol=0)
         assert done.curve[-1]["step"] == 400
         assert ("acceptance" in done.curve[-1]) == (name != "vi")
+
+
+def test_steps_nearby_keep_the_law_and_lead_out_of_tails():
+    """Under a proposal much too narrow, states at 4 sd would be left once in a million steps."""
+    density = Density(normal(2))
+    x = torch.randn(4000, 2, generator=generator())
+    far = torch.full((400, 2), 4.0)
+    for begun, count in ((x, 40), (far, 100)):
+        starts = Walks(begun, density.values(begun), begun)
+        chains = _Chains(density, starts, torch.eye(2), generator(1))
+        for _ in range(count):
+            chains.move()
+        assert float((chains.x == begun).all(1).double().mean()) < 0.01
+        torch.testing.assert_close(chains.log_p, density.values(chains.x))
+        for i in range(2):
+            assert stats.kstest(chains.x[:, i].numpy(), "norm").pvalue > 1e-3
 
 
 def test_minibatches_are_unbiased():

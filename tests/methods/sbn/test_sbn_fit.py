@@ -78,8 +78,8 @@ def test_the_draws_are_what_training_sees(options):
     expected = torch.stack([implied(model, x) for x in data])
     torch.testing.assert_close(found.draws, expected, atol=1e-5, rtol=1e-5)
     draws = found.draws.double().numpy()
-    np.testing.assert_allclose(found.moments.mean, draws.mean(0), rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(found.moments.deviation(), draws.std(0, ddof=1), rtol=1e-9)
+    np.testing.assert_allclose(found.mean, draws.mean(0), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.deviation, draws.std(0, ddof=1), rtol=1e-9)
 
 
 @pytest.mark.parametrize("options", [*OPTIONS, {"track_running_stats": False}], ids=str)

@@ -1,0 +1,232 @@
+"""One round of learning: noise, decision, removal, recovery."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+
+from bnnkit.graph.settle import slim_exactly
+from bnnkit.graph.structure import Structure
+from bnnkit.io.data import Split
+from bnnkit.methods import CONTROLS, METHODS, Aim, Decision, Setting
+from bnnkit.methods.distillation import Teacher
+from bnnkit.methods.select import choose
+from bnnkit.run.checkpoints import Checkpoints
+from bnnkit.run.loop import Trainer
+from bnnkit.run.precision import choose_precision
+from bnnkit.run.pruning.goals import Goal
+from bnnkit.run.pruning.job import Job
+from bnnkit.run.pruning.speed import fast_enough
+from bnnkit.run.verify import proof_size
+
+__all__ = ["Stage", "first_stage", "random_decision", "run_round"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What has become of the model so far.
+
+    Args:
+        model: The slim model, on the CPU.
+        structure: The channel classes of `model`.
+        keep: `[units of the run]` bool, what is left of the original's units.
+        theta: `[units of the run]` the frozen gates of all decisions, folded into the weights.
+        reopened: Classes that would have been left empty.
+        evidence: `{name: [units of the run]}`, for each unit the last decision about it.
+    """
+
+    model: nn.Module
+    structure: Structure
+    keep: Tensor
+    theta: Tensor
+    reopened: tuple[str, ...] = ()
+    evidence: dict[str, Tensor] = field(default_factory=dict)
+
+    def after(self, decision: Decision, model: nn.Module) -> Stage:
+        """Return the stage that a decision about its kept units leads to."""
+        left = self.keep.nonzero().reshape(-1)
+        keep, theta = self.keep.clone(), self.theta.clone()
+        keep[left] = decision.keep
+        theta[left] = theta[left] * decision.theta.to(theta)
+        evidence = {}
+        for name, values in decision.evidence.items():
+            before = self.evidence.get(name, torch.zeros(len(self.keep)))
+            evidence[name] = before.index_copy(0, left, values.to(before))
+        structure = self.structure.narrowed(decision.keep)
+        reopened = (*self.reopened, *decision.reopened)
+        return Stage(model, structure, keep, theta, reopened, evidence)
+
+
+def first_stage(job: Job) -> Stage:
+    """Return the untouched original with everything open."""
+    units = job.structure.n_units
+    model, everything = job.bench.module, torch.ones(units)
+    return Stage(model, job.structure, everything.bool(), everything)
+
+
+def run_round(
+    job: Job,
+    stage: Stage,
+    goal: Goal | None,
+    epochs: range,
+    data: Split,
+    checkpoints: Checkpoints,
+    *,
+    name: str = "",
+) -> Stage:
+    """Learn what to close, remove it, and train on.
+
+    Args:
+        job: The run.
+        stage: Where it stands; its model is consumed.
+        goal: What the decision has to come down to, a cost of `stage.model`; None lets the
+            evidence decide.
+        epochs: Which epochs of the run this round has.
+        data: What is trained on.
+        checkpoints: Where the state of each epoch goes.
+        name: Ending of the names of its checkpoints.
+    """
+    trainer = _trainer(job, stage.model, data, checkpoints)
+    calm = len(epochs) if _decides_at_once(job) else round(
+        len(epochs) * job.config.recovery.finetune
+    )  # fmt: skip
+    noisy = len(epochs) - calm
+    decision = _decide(job, stage, goal, trainer, epochs[:noisy], f"noise{name}")
+    return _recover(job, stage, decision, trainer, epochs[noisy:], f"finetune{name}")
+
+
+def _decides_at_once(job: Job) -> bool:
+    """Tell whether no epoch is spent on the decision."""
+    return job.config.method in CONTROLS or job.config.removal_seed is not None
+
+
+def _trainer(job: Job, model: nn.Module, data: Split, checkpoints: Checkpoints) -> Trainer:
+    precision = choose_precision(job.config.train.precision, job.device)
+    recovery, teacher = job.config.recovery, None
+    if recovery.distill:
+        original = precision.prepare(job.teacher().to(job.device))
+        teacher = Teacher(original, recovery.distill, recovery.temperature)
+    return Trainer(
+        precision.prepare(model.to(job.device)),
+        data,
+        job.config.train,
+        precision,
+        job.device,
+        checkpoints=checkpoints,
+        progress=job.progress,
+        on_epoch=checkpoints.log,
+        teacher=teacher,
+    )
+
+
+# --- decide ---------------------------------------------------------------------------------
+
+
+def _decide(
+    job: Job, stage: Stage, goal: Goal | None, trainer: Trainer, epochs: range, phase: str
+) -> Decision:
+    """Train with noise where the method learns; choose what stays."""
+    config, structure = job.config, stage.structure
+    generator = torch.Generator(job.device).manual_seed(config.train.seed)
+    price = job.costs.price(stage.keep)
+    aim = None
+    if goal is not None:
+        full = goal.cost.total(torch.ones(structure.n_units, dtype=torch.bool))
+        aim = Aim(goal.limit / full, goal.share)
+    setting = Setting(
+        structure, trainer.model, config, len(trainer.data), generator, job.device, price, aim,
+        job.costs.round_to(),
+    )  # fmt: skip
+    if config.removal_seed is not None:
+        return random_decision(structure, config.removal_seed, job.costs.round_to())
+    if config.method in CONTROLS:
+        batches = trainer.data.batches(
+            config.train.batch_size,
+            shuffle=True,
+            generator=torch.Generator().manual_seed(config.train.seed),
+        )
+        score = CONTROLS[config.method](setting, batches)
+        decision = Decision(torch.ones_like(score).bool(), torch.ones_like(score), score)
+    else:
+        method = METHODS[config.method](setting)
+        noisy = replace(trainer, method=method, generator=generator, phase=phase)
+        if len(epochs):
+            with method.attach(trainer.model):
+                noisy.run(epochs.start, epochs.stop)
+        decision = method.decide()
+    if goal is None:
+        return decision
+    return replace(decision, keep=_within(job, stage, goal, decision, trainer.model), reopened=())
+
+
+def _within(job: Job, stage: Stage, goal: Goal, decision: Decision, model: nn.Module) -> Tensor:
+    """Return what stays so that the goal is met."""
+    # What has a price in its objective is ranked by its evidence alone; but milliseconds fall in
+    # stairs, and half a stair would be given away for nothing.
+    priced = job.config.method == "sbp" and goal.cost.unit != "ms"
+    per_cost = not priced and job.costs.weighed() != "none"
+
+    def close(limit: float) -> Tensor:
+        return choose(
+            stage.structure, decision.score, goal.cost, limit,
+            per_cost=per_cost, round_to=job.costs.round_to(),
+        )  # fmt: skip
+
+    def build(keep: Tensor) -> nn.Module:
+        plain = copy.deepcopy(model).cpu().eval()
+        inputs = job.bench.example(3)
+        return slim_exactly(plain, stage.structure, keep, keep.float(), inputs).model.eval()
+
+    if job.config.target.speedup is None:
+        return close(goal.limit)
+    return fast_enough(job, goal, close, build)
+
+
+def random_decision(structure: Structure, seed: int, round_to: int) -> Decision:
+    """Close a random half of the units: a structural exercise, nothing is learned."""
+    generator = torch.Generator().manual_seed(seed)
+    score = torch.rand(structure.n_units, generator=generator)
+    keep, reopened = structure.ensure_alive(score >= 0.5, score)
+    if round_to > 1:
+        keep = structure.round_up(keep, score, round_to)
+    gate = torch.rand(structure.n_units, generator=generator) * 0.5 + 0.5
+    return Decision(keep, gate, score, tuple(reopened))
+
+
+# --- recover --------------------------------------------------------------------------------
+
+
+def _recover(
+    job: Job, stage: Stage, decision: Decision, trainer: Trainer, epochs: range, phase: str
+) -> Stage:
+    """Remove what was closed and train what is left, which costs as little as that does."""
+    job.progress.start("removing closed channels, proving it in float64")
+    model = trainer.model.cpu().eval()
+    inputs = job.bench.inputs(proof_size(job.bench.data.input_shape), job.config.train.seed)
+    slimmed = slim_exactly(model, stage.structure, decision.keep, decision.theta, inputs)
+    job.progress.stop()
+    slim = trainer.precision.prepare(slimmed.model.to(job.device))
+    _train_on(job, replace(trainer, model=slim), epochs, phase)
+    return stage.after(decision, slim.cpu().eval())
+
+
+def _train_on(job: Job, trainer: Trainer, epochs: range, phase: str) -> None:
+    """Measure the statistics of batch norm anew where asked, then train."""
+    if count := job.config.recovery.reestimate:
+        job.progress.start("measuring batch-norm statistics")
+        batches = trainer.data.batches(
+            job.config.train.batch_size,
+            shuffle=True,
+            augment=True,
+            generator=torch.Generator().manual_seed(job.config.train.seed),
+        )
+        with torch.no_grad():
+            update_bn((x for (x, _), _ in zip(batches, range(count), strict=False)),
+                      trainer.model, device=job.device)  # fmt: skip
+        job.progress.stop()
+    if len(epochs):
+        replace(trainer, phase=phase).run(epochs.start, epochs.stop)

@@ -1,0 +1,106 @@
+"""From the original to the slim net that was asked for, by one round of learning or by several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from bnnkit.errors import UsageError
+from bnnkit.io.data import Split
+from bnnkit.methods import CONTROLS, METHODS, Setting
+from bnnkit.methods.select import choose
+from bnnkit.run.checkpoints import Checkpoints
+from bnnkit.run.evaluate import measure
+from bnnkit.run.pruning.budget import hold_budget
+from bnnkit.run.pruning.held_out import hold_out
+from bnnkit.run.pruning.job import Job
+from bnnkit.run.pruning.learn import Stage, first_stage, run_round
+
+__all__ = ["Learned", "learn", "rehearse"]
+
+_MEMORISED = 0.5
+"""Below this share of the error on the test part, held-out training data count as learned."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a run learned.
+
+    Args:
+        stage: The model and every decision about it.
+        sections: Further sections of the report.
+    """
+
+    stage: Stage
+    sections: dict[str, Any] = field(default_factory=dict)
+
+
+def rehearse(job: Job) -> None:
+    """Refuse now what could only fail after hours of training.
+
+    Raises:
+        BnnkitError: A setting names a layer that there is not, the target cannot be reached, the
+            held-out data cannot be read, or the decision could not be written down.
+    """
+    config, structure = job.config, job.structure
+    everything = torch.ones(structure.n_units)
+    job.plan(everything.bool(), everything, "modules")
+    if config.method in METHODS:
+        generator = torch.Generator(job.device).manual_seed(0)
+        price = job.costs.price(everything.bool())
+        METHODS[config.method](
+            Setting(structure, job.original, config, 1, generator, job.device, price)
+        )
+    if config.removal_seed is not None:
+        return
+    goal = job.costs.goal(everything.bool())
+    if goal is not None:
+        choose(structure, everything, goal.cost, goal.limit, round_to=job.costs.round_to())
+    elif config.method in CONTROLS and config.target.error_rise is None:
+        raise UsageError(
+            "Pruning", f"--method {config.method}", "it ranks units and cannot tell how many to "
+            "remove", "Add a target, such as --target-macs 0.5 or --max-error-rise 0.5.",
+        )  # fmt: skip
+    if _by_budget(job):
+        hold_out(job)
+
+
+def learn(job: Job, checkpoints: Checkpoints) -> Learned:
+    """Learn what to close, remove it, and recover what was lost.
+
+    Args:
+        job: The run.
+        checkpoints: Where the state of each epoch goes.
+    """
+    config, data = job.config, job.bench.data
+    if not _by_budget(job):
+        start = first_stage(job)
+        goal, epochs = job.costs.goal(start.keep), range(config.train.epochs)
+        return Learned(run_round(job, start, goal, epochs, data.train, checkpoints))
+    train, held_out, origin = hold_out(job)
+    held = hold_budget(job, train, held_out, checkpoints)
+    job.notes += [*held.notes, *_memorised(job, held_out, origin)]
+    search = {"data": origin, "n": len(held_out), "rounds": held.rows}
+    return Learned(held.stage, {"search": search})
+
+
+def _by_budget(job: Job) -> bool:
+    """Tell whether the error budget decides; beside a stated cost it is a gate alone."""
+    return job.config.target.error_rise is not None and not job.config.target.costs()
+
+
+def _memorised(job: Job, held_out: Split, origin: str) -> list[str]:
+    """Return a note where the original knows the held-out data by heart."""
+    on_held = measure(job.predict(job.original, held_out, "measuring the original"))["error"]
+    on_test = measure(
+        job.predict(job.original, job.bench.data.test, "measuring the original")
+    )["error"]  # fmt: skip
+    if on_held.value >= _MEMORISED * on_test.value:
+        return []
+    return [
+        f"the budget was judged on {origin}, which the original knows: its error there is "
+        f"{on_held.value:.2f} % and {on_test.value:.2f} % on the test part, so the budget was "
+        "held more strictly than asked; name fresh data with --val"
+    ]

@@ -1,0 +1,96 @@
+"""The speedup that a decision really brings, timed on untrained slim models until it is enough."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bnnkit.errors import UsageError
+from bnnkit.io.export import write_onnx
+from bnnkit.io.runtimes import Predictor, open_predictor
+from bnnkit.run.latency import torch_threads
+from bnnkit.run.pruning.goals import Goal
+from bnnkit.run.pruning.job import Job
+from bnnkit.run.timing import speedup, time_interleaved
+
+__all__ = ["fast_enough"]
+
+_TRIES = 4
+_MARGIN = 1.02
+"""Aimed above the target, so that the interval of the last measurement may hold it."""
+
+
+def fast_enough(
+    job: Job, goal: Goal, close: Callable[[float], Tensor], build: Callable[[Tensor], nn.Module]
+) -> Tensor:
+    """Lower the predicted latency until the measured speedup is the one asked for.
+
+    A sum of layers timed alone is not the time of a net, so the prediction orders decisions and
+    the measurement decides.
+
+    Args:
+        job: The run; its target has a speedup.
+        goal: The predicted latency to begin with, in ms.
+        close: Returns the decision for a predicted latency.
+        build: Returns the slim model of a decision.
+
+    Returns:
+        The decision.
+    """
+    wanted = job.config.target.speedup
+    assert wanted is not None
+    limit = goal.limit
+    keep, found = close(limit), 0.0
+    for _ in range(_TRIES):
+        job.progress.start("timing the decision")
+        found = _measured(job, build(keep))
+        job.progress.stop()
+        if found >= wanted:
+            return keep
+        limit *= found / (wanted * _MARGIN)
+        try:
+            keep = close(limit)
+        except UsageError:  # as little as there can be
+            break
+    job.notes.append(
+        f"the decision was measured {found:.2f} times as fast, not {wanted:g} times: less was "
+        "not to be had; a gate judges the final measurement"
+    )
+    return keep
+
+
+def _measured(job: Job, slim: nn.Module) -> float:
+    """Return original / slim latency at the setting of the target."""
+    at = job.config.timed_at()
+    count, device = int(at["threads"]), at["device"]
+    generator = torch.Generator().manual_seed(0)
+    shape = job.structure.input_shape
+    x = torch.randn(int(at["batch"]), *shape, generator=generator).to(device)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stack.enter_context(torch_threads(count))
+        calls = {
+            name: partial(_opened(model, at, x, folder / f"{name}.onnx", count), x)
+            for name, model in (("original", job.original), ("slim", slim))
+        }
+        timings = time_interleaved(
+            calls, device=device, own=count == 1 and device == "cpu", generator=generator
+        )
+    return speedup(timings["original"], timings["slim"]).value
+
+
+def _opened(
+    model: nn.Module, at: dict[str, str], x: Tensor, path: Path, threads: int
+) -> Predictor:
+    source: nn.Module | Path = copy.deepcopy(model)
+    if at["runtime"] == "onnxruntime":
+        example = torch.zeros(2, *x.shape[1:])
+        source = write_onnx(model, example, path).path
+    return open_predictor(source, device=at["device"], threads=threads)
