@@ -1,4 +1,4 @@
-"""Learned independent proposals: four objectives by four families on two targets.
+"""Learned independent proposals: five objectives by four families on two targets.
 
 python benchmarks/mh_proposal.py main|table mixture6|logreg:breast-cancer [--seeds 0 1 2]
 
@@ -31,7 +31,9 @@ FLOW_STEPS = 300
 MAIN = {
     MIXTURE: [ProposalConfig()],
     REGRESSION: [
-        ProposalConfig(family="full-rank", objective="forward", training_chains=1024, draws=5000),
+        ProposalConfig(
+            family="full-rank", objective="renyi", training_chains=1024, steps=2000, draws=5000
+        ),
         ProposalConfig(draws=5000),
     ],
 }
