@@ -110,7 +110,6 @@ def test_a_calibration_adds_up_to_the_whole_model(runtime):
     assert {w % 2 for w in by_name["depthwise"].out} == {0}
     assert all(ms > 0 for times in made.times for row in times.ms for ms in row)
     least, _ = structure.ensure_alive(torch.zeros_like(everything), torch.rand(len(everything)))
-    assert cost.total(least) > 0  # how quick it is, a busy machine cannot tell
     again = LatencyCost(LatencyTable.from_json(made.to_json()), structure)
     assert again.total(least) == cost.total(least)
 
