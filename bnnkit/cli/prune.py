@@ -283,7 +283,8 @@ def prune(
         min_param_ratio=min_param_ratio,
         min_size_ratio=min_size_ratio,
         max_export_diff=max_export_diff,
-        speedup_at=speedup_at,
+        # it may say where a target is timed, without a gate on it
+        speedup_at=speedup_at if min_speedup is not None or not config.times_layers() else None,
         strict=strict,
     )
     model_spec = opt.model_spec(

@@ -19,6 +19,7 @@ finds its row relevant and some writer its column; `groups` says which of the tw
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -42,7 +43,7 @@ _KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _UNASKED_LOG_ALPHA, _UNASKED_NATS = -100.0, 1e12
 
 
-class WeightMethod:
+class WeightMethod(ABC):
     """Gaussian posteriors around the weights of a model.
 
     Args:
@@ -92,13 +93,13 @@ class WeightMethod:
         }
         self._carrier = nn.ModuleDict({**held, "scale": self.scale})
 
+    @abstractmethod
     def _posterior(self, layer: nn.Module) -> Posterior:
         """Return the posterior of one layer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _prior(self, mu: Tensor, posterior: Posterior) -> Prior:
         """Return the prior of one layer."""
-        raise NotImplementedError
 
     # --- the method, as the loop sees it --------------------------------------------------
 

@@ -189,11 +189,15 @@ class PruneConfig:
         if self.cost is not None and self.cost not in COSTS:
             raise refused("--cost", self.cost, "it is not known", did_you_mean(self.cost, COSTS))
 
+    def times_layers(self) -> bool:
+        """Tell whether latency is a cost of this run, and not only measured at its end."""
+        return self.target.speedup is not None or self.cost == "latency" or not self.round_to
+
     def timed_at(self) -> dict[str, str]:
         """Return where latency is measured: runtime, device, threads and batch.
 
         Raises:
-            UsageError: `speedup_at` names a runtime that layers are not timed in.
+            UsageError: `speedup_at` states a batch size or a thread count that is none.
         """
         runtime = "onnxruntime" if "onnx" in self.formats else "torch"
         usual = {
@@ -205,6 +209,9 @@ class PruneConfig:
         stated = parse_setting(self.target.speedup_at) if self.target.speedup_at else {}
         if stated.get("device", "cpu") != "cpu":
             usual["runtime"] = "torch"
+        for key in ("batch", "threads"):
+            if key in stated and not (stated[key].isdecimal() and int(stated[key])):
+                raise refused("--speedup-at", f"{key}={stated[key]}", "it is a number above 0")
         return {**usual, **stated}
 
     def aimed(self, gates: GateOptions | None) -> PruneConfig:
@@ -216,7 +223,7 @@ class PruneConfig:
         Args:
             gates: The limits that the report will be judged by.
         """
-        if gates is None:
+        if gates is None or self.removal_seed is not None:  # a random removal aims at nothing
             return self
         target = self.target
         if gates.speedup_at is not None:

@@ -51,6 +51,7 @@ def test_gates_are_targets_where_none_is_stated():
     stated = PruneConfig(target=Target(size=1000))
     assert stated.aimed(gates).target == Target(size=1000, error_rise=0.5)
     assert PruneConfig().aimed(None).target == Target()
+    assert PruneConfig(removal_seed=1).aimed(gates).target == Target()
     assert not PruneConfig().aimed(GateOptions(max_ece=2.0, min_mac_ratio=1.0)).target
 
 
@@ -61,3 +62,11 @@ def test_the_share_of_fine_tuning_is_said_once():
     for bad in ((0.4, 3, 10), (None, 11, 10)):
         with pytest.raises(UsageError, match="--finetune-epochs"):
             finetune_share(*bad)
+
+
+def test_where_latency_is_timed():
+    at = PruneConfig(target=Target(speedup=2.0, speedup_at="batch=64")).timed_at()
+    assert at == {"runtime": "onnxruntime", "device": "cpu", "threads": "1", "batch": "64"}
+    assert PruneConfig(formats=()).timed_at()["runtime"] == "torch"
+    with pytest.raises(UsageError, match="batch=many"):
+        PruneConfig(target=Target(speedup=2.0, speedup_at="batch=many")).timed_at()

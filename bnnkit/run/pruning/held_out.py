@@ -36,7 +36,7 @@ def hold_out(job: Job) -> tuple[Split, Split, str]:
             "Holding --max-error-rise",
             f"{len(held)} held-out examples for a budget of {budget:g} points",
             f"even without one error more their interval reaches {least:.2g} points",
-            "Hold out more, such as --val 0.5, name other data with --val, or aim with "
+            "Name more data with --val, allow more with --max-error-rise, or aim with "
             "--target-macs.",
         )
     return train, held, origin
