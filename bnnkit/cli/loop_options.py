@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "Compile",
     "Epochs",
     "FreezeBn",
     "LabelSmoothing",
@@ -60,6 +61,13 @@ Precision = Annotated[
     typer.Option(
         metavar="NAME", rich_help_panel=_PANEL,
         help="fp32, bf16, or auto: bf16 where the device has units for it.",
+    ),
+]  # fmt: skip
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile", rich_help_panel=_PANEL,
+        help="Train through torch.compile what has no noise: the slim net, the original.",
     ),
 ]  # fmt: skip
 Resume = Annotated[

@@ -62,6 +62,7 @@ def check_generative(config: TrainConfig, data: DataSpec, task: Generative) -> N
         "--optimiser sgd": config.optimiser != "adam",
         "--label-smoothing": config.label_smoothing > 0,
         "--freeze-bn": config.freeze_bn,
+        "--compile": config.compile,
         "--mean, --std or --normalize": data.mean is not None or data.std is not None,
     }
     for option, used in given.items():

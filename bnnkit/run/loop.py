@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from bnnkit.io.data import Split
 from bnnkit.methods.base import Method
 from bnnkit.methods.distillation import Teacher
 from bnnkit.run.checkpoints import Checkpoints, TrainState
+from bnnkit.run.compiled import compiled
 from bnnkit.run.precision import Precision
 from bnnkit.run.progress import Progress, SilentProgress
 from bnnkit.spec.config import TrainConfig
@@ -28,6 +29,9 @@ __all__ = ["Trainer", "seeded"]
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
 _CLIP = 10.0
 """Largest gradient norm; a pretrained net under fresh noise can start with a huge one."""
+_FIGURES = ("loss", "nll", "error")
+_LOOK = 50
+"""Steps on an accelerator between two looks at the loss: each look waits for the device."""
 
 
 @contextmanager
@@ -80,6 +84,7 @@ class Trainer:
         """
         self.optimiser = self._optimiser()
         self.first, self.last = first, last
+        self._compile()
         start = first
         if self.checkpoints is not None:
             state = self.checkpoints.load(self.phase)
@@ -93,6 +98,17 @@ class Trainer:
             if self.checkpoints is not None:
                 self.checkpoints.save(self._state(epoch + 1))
 
+    def _compile(self) -> None:
+        """Let the model and the teacher run compiled, where asked; noise runs as it is."""
+        self._forward, self._teacher = self.model, self.teacher
+        if not self.config.compile:
+            return
+        size = self.config.batch_size
+        if self.method is None:
+            self._forward = compiled(self.model, size)
+        if self.teacher is not None:
+            self._teacher = replace(self.teacher, module=compiled(self.teacher.module, size))
+
     # --- one epoch --------------------------------------------------------------------------
 
     def _epoch(self, epoch: int) -> dict[str, float]:
@@ -102,8 +118,8 @@ class Trainer:
         if self.generator is not None:
             self.generator.manual_seed(_mix(self.config.seed + 1, epoch))
         self._train_mode()
-        began, seen = time.perf_counter(), 0
-        totals = {"loss": 0.0, "nll": 0.0, "error": 0.0}
+        began, seen, shown = time.perf_counter(), 0, dict[str, float]()
+        totals = torch.zeros(len(_FIGURES), dtype=torch.float64, device=self.device)
         with seeded(_mix(self.config.seed + 2, epoch)):
             batches = self.data.batches(
                 self.config.batch_size, shuffle=True, augment=True, generator=shuffle
@@ -112,37 +128,53 @@ class Trainer:
                 if len(y) == 1 and seen:
                     continue  # batch norm needs two examples
                 done = (epoch - self.first + step / steps) / max(1, self.last - self.first)
-                loss, nll, errors = self._step(x, y, done, epoch * steps + step)
+                totals += self._step(x, y, done, epoch * steps + step)
                 seen += len(y)
-                totals["loss"] += loss * len(y)
-                totals["nll"] += nll * len(y)
-                totals["error"] += errors
-                self.progress.advance(1, loss=totals["loss"] / seen)
+                if not self._lags or (step + 1) % _LOOK == 0:
+                    shown = {"loss": self._finite(totals[0], epoch * steps + step, x) / seen}
+                self.progress.advance(1, **shown)
+            self._finite(totals[0], (epoch + 1) * steps - 1, x)
         self.progress.stop()
-        row = {k: v / seen for k, v in totals.items()}
+        row = dict(zip(_FIGURES, (totals / seen).tolist(), strict=True))
         row["error"] *= 100
         row |= self.method.figures() if self.method is not None else {}
         rate = self._rate((epoch + 1 - self.first) / max(1, self.last - self.first))
         return {"epoch": float(epoch + 1), **row, "lr": self.config.lr * rate,
                 "seconds": time.perf_counter() - began}  # fmt: skip
 
-    def _step(self, x: Tensor, y: Tensor, done: float, step: int) -> tuple[float, float, float]:
+    @property
+    def _lags(self) -> bool:
+        """Tell whether to read a number is to wait for the device."""
+        return self.device.type != "cpu"
+
+    def _finite(self, loss: Tensor, step: int, x: Tensor) -> float:
+        """Return a loss, or a sum of losses, that is a number.
+
+        Raises:
+            TrainingError: It is not; a sum stays broken once it is.
+        """
+        value = float(loss)
+        if not math.isfinite(value):
+            raise self._diverged(step, value, x)
+        return value
+
+    def _step(self, x: Tensor, y: Tensor, done: float, step: int) -> Tensor:
+        """Learn from one batch; return the sums of `_FIGURES` over it, on the device."""
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * self._rate(done)
         try:
             x, y = self.precision.place(x, self.device), y.to(self.device, non_blocking=True)
-            logits = self._scores(self.model, x)
+            logits = self._scores(self._forward, x)
             nll = F.cross_entropy(logits, y)
             objective = nll
             if self.config.label_smoothing:
                 objective = F.cross_entropy(logits, y, label_smoothing=self.config.label_smoothing)
-            if self.teacher is not None:
-                answers = self._scores(self.teacher.answers, x)
-                objective = self.teacher.blend(objective, logits, answers)
+            if self._teacher is not None:
+                answers = self._scores(self._teacher.answers, x)
+                objective = self._teacher.blend(objective, logits, answers)
             loss = objective if self.method is None else objective + self.method.penalty(done)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise self._diverged(step, value, x)
+            if not self._lags:
+                self._finite(loss.detach(), step, x)  # before it has spoilt the weights
             self.optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -157,8 +189,8 @@ class Trainer:
         self.optimiser.step()
         if self.method is not None:
             self.method.after_step()
-        wrong = float((logits.detach().argmax(1) != y).sum())
-        return value, float(nll.detach()), wrong
+        wrong = (logits.detach().argmax(1) != y).sum()
+        return torch.stack([loss.detach() * len(y), nll.detach() * len(y), wrong]).double()
 
     def _scores(self, model: Callable[[Tensor], Any], x: Tensor) -> Tensor:
         """Return `[b, classes]` scores of a batch, in float32."""

@@ -37,6 +37,7 @@ class TrainConfig:
         device: `cpu`, `cuda` or `auto`.
         threads: CPU threads; None takes torch's own choice.
         seed: Seed of order, augmentation, noise and dropout.
+        compile: Train what has no noise in it through `torch.compile`.
 
     Raises:
         UsageError: A value has no meaning.
@@ -53,6 +54,7 @@ class TrainConfig:
     device: str = "auto"
     threads: int | None = None
     seed: int = 0
+    compile: bool = False
 
     def __post_init__(self) -> None:
         positive("--lr", self.lr)

@@ -8,6 +8,7 @@ from torch import nn
 
 from bnnkit.errors import TrainingError, UsageError
 from bnnkit.io.data import load_data
+from bnnkit.methods.distillation import Teacher
 from bnnkit.run.checkpoints import Checkpoints
 from bnnkit.run.loop import Trainer
 from bnnkit.run.precision import Precision, choose_device, choose_precision
@@ -121,6 +122,35 @@ def test_frozen_batch_norm_keeps_its_statistics(digits):
     assert torch.equal(before, model[1].running_mean)
     trainer(model, digits, epochs=1).run(0, 1)
     assert not torch.equal(before, model[1].running_mean)
+
+
+@pytest.mark.slow
+def test_compiled_training_is_the_same_training(digits):
+    teacher = Teacher(net(), 0.5, 4.0)
+    plain, fast = net(), net()
+    plain[4].p = fast[4].p = 0.0  # compiled dropout draws other numbers
+    for model, asked in ((plain, False), (fast, True)):
+        # Adam would blow up the rounding of gradients that are 0, as of a bias before batch norm
+        run = trainer(model, digits, epochs=1, compile=asked, optimiser="sgd", lr=0.05)
+        run.teacher = teacher
+        run.run(0, 1)
+    for a, b in zip(plain.parameters(), fast.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_a_model_that_cannot_be_compiled_is_refused_in_words(digits, monkeypatch):
+    from torch._dynamo.exc import TorchDynamoException
+
+    def fail(*_, **__):
+        def call(_):
+            raise TorchDynamoException("no C++ compiler\nsecond line")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", fail)
+    with pytest.raises(TrainingError, match="no C\\+\\+ compiler") as caught:
+        trainer(net(), digits, epochs=1, compile=True).run(0, 1)
+    assert "leave out --compile" in caught.value.hint
 
 
 def test_models_that_answer_probabilities_train_too(digits):

@@ -165,6 +165,7 @@ def test_the_rate_of_a_gan_is_its_own():
         ({"optimiser": "sgd"}, "--optimiser sgd"),
         ({"label_smoothing": 0.1}, "--label-smoothing"),
         ({"freeze_bn": True}, "--freeze-bn"),
+        ({"compile": True}, "--compile"),
     ],
 )
 def test_options_of_classifiers_are_refused(tmp_path, options, name):
