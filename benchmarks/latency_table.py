@@ -34,10 +34,10 @@ from bnnkit.io.export import write_onnx
 from bnnkit.io.runtimes import open_predictor
 from bnnkit.methods.controls import magnitude_scores
 from bnnkit.methods.select import choose
-from bnnkit.run.latency_cost import calibrate
-from bnnkit.run.latency_table import LatencyCost
+from bnnkit.run.latency.cost import calibrate
+from bnnkit.run.latency.table import LatencyCost
+from bnnkit.run.latency.timing import time_interleaved
 from bnnkit.run.provenance import cpu_model, versions
-from bnnkit.run.timing import time_interleaved
 from bnnkit.zoo import ZOO
 
 OUT = Path(__file__).parent / "results" / "latency_table.json"

@@ -20,10 +20,10 @@ import torch
 
 import bnnkit
 from bnnkit.io.architectures import build_architecture
-from bnnkit.run.latency import torch_threads
+from bnnkit.run.latency.section import torch_threads
+from bnnkit.run.latency.timing import speedup, time_interleaved
 from bnnkit.run.provenance import cpu_model, versions
-from bnnkit.run.stochastic import write_onnx_with_noise
-from bnnkit.run.timing import speedup, time_interleaved
+from bnnkit.run.uncertainty.stochastic import write_onnx_with_noise
 
 RESULT = Path(__file__).parent / "results" / "sbn_inference.json"
 ARCH, SHAPE = "bnnkit:resnet20-cifar", (3, 32, 32)

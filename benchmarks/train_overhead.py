@@ -23,9 +23,9 @@ from torch.nn import functional as F
 
 from bnnkit.graph.analyse import analyse
 from bnnkit.methods.sbp import Sbp
+from bnnkit.run.latency.timing import speedup, time_interleaved
 from bnnkit.run.precision import choose_device, choose_precision
 from bnnkit.run.provenance import cpu_model, versions
-from bnnkit.run.timing import speedup, time_interleaved
 from bnnkit.spec.prune import SbpConfig
 from bnnkit.zoo import ZOO
 

@@ -77,7 +77,7 @@ def doctor(
 
 def _render(found: dict[str, Any]) -> None:
     """Print the findings as tables, and what to do about them."""
-    from bnnkit.run.wording import bytes_text
+    from bnnkit.run.reporting.wording import bytes_text
 
     console = stdout_console()
     cpu = found["cpu"]

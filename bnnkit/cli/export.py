@@ -105,7 +105,7 @@ def export(
     from bnnkit.cli.outcome import conclude
     from bnnkit.run.destinations import default_out
     from bnnkit.run.export import export as write
-    from bnnkit.run.wording import bytes_text, clean
+    from bnnkit.run.reporting.wording import bytes_text, clean
 
     spec = None
     if data is not None:

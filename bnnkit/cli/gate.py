@@ -88,8 +88,8 @@ def publish(report: Report, *, strict: bool, junit: Path | None) -> None:
     Raises:
         UsageError: A file cannot be written.
     """
-    from bnnkit.run.junit import to_junit
-    from bnnkit.run.summary import to_markdown
+    from bnnkit.run.reporting.junit import to_junit
+    from bnnkit.run.reporting.summary import to_markdown
 
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     target = junit

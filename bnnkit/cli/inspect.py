@@ -88,8 +88,8 @@ def inspect(
 def _render(body: Mapping[str, Any], console: Console) -> None:
     """Print the file, then the structure."""
     from bnnkit.cli.tables import draw
-    from bnnkit.run.digest import layers_table, locked_table
-    from bnnkit.run.wording import clean
+    from bnnkit.run.reporting.digest import layers_table, locked_table
+    from bnnkit.run.reporting.wording import clean
 
     if "file" in body:
         _render_file(body["file"], console)
@@ -110,7 +110,7 @@ def _render_file(found: Mapping[str, Any], console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from bnnkit.run.wording import bytes_text, clean
+    from bnnkit.run.reporting.wording import bytes_text, clean
 
     facts = [("form", f"{found['kind']}, {bytes_text(found['bytes'])}")]
     facts += [(k, v) for k, v in found["metadata"].items() if len(v) < 200]
@@ -153,7 +153,7 @@ def _plan_text(plan: Mapping[str, Any]) -> str:
 
 def _weights_facts(weights: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the lines about one set of weights: its place, its size, its first tensors."""
-    from bnnkit.run.wording import count_text
+    from bnnkit.run.reporting.wording import count_text
 
     dtypes = ", ".join(f"{count} {dtype}" for dtype, count in weights["dtypes"].items())
     place = f"at {weights['place']!r}: " if weights["place"] else ""
@@ -174,7 +174,7 @@ def _class_tree(body: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a rich tree
     from rich.text import Text
     from rich.tree import Tree
 
-    from bnnkit.run.wording import clean, count_text
+    from bnnkit.run.reporting.wording import clean, count_text
 
     removable = body["removable"]
     tree = Tree(
@@ -197,7 +197,7 @@ def _class_tree(body: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a rich tree
 
 def _saved(saving: Mapping[str, Any], what: str) -> str:
     """Write a share, rounded down: all of a model can never go."""
-    from bnnkit.run.wording import count_text
+    from bnnkit.run.reporting.wording import count_text
 
     share = math.floor(1000 * saving["share"]) / 10
     return f"{share} % of {count_text(saving['before'])} {what}"

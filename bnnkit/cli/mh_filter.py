@@ -14,7 +14,7 @@ from bnnkit.spec.gates import GateOptions
 from bnnkit.spec.mh import MhConfig
 
 if TYPE_CHECKING:
-    from bnnkit.run.mh_judges import FeatureSource
+    from bnnkit.run.filtering.judges import FeatureSource
 
 __all__ = ["EXAMPLE", "mh_filter"]
 
@@ -148,7 +148,7 @@ def mh_filter(
     A discriminator is trained for it after the fact; chains over its scores sample a distribution
     closer to the data. The report measures raw, filtered and real images side by side.
     """
-    from bnnkit.run.mh_cost import Stopwatch
+    from bnnkit.run.filtering.cost import Stopwatch
 
     clock = Stopwatch()
     with clock.phase("start"):
@@ -249,7 +249,7 @@ def _owner(text: str, arch: str | None, output: str, trust: bool) -> FeatureSour
     Raises:
         UsageError: There is no such kind and no such file, or options of a file without one.
     """
-    from bnnkit.run.mh_judges import FeatureSource
+    from bnnkit.run.filtering.judges import FeatureSource
 
     if text in _KINDS:
         _refuse_unused(
@@ -284,7 +284,7 @@ def _features(
     Raises:
         UsageError: One cannot be read, or there is no file that it is of.
     """
-    from bnnkit.run.mh_judges import FeatureSource
+    from bnnkit.run.filtering.judges import FeatureSource
 
     if file is None:
         _refuse_unused(

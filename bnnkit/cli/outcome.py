@@ -25,7 +25,7 @@ def write_report(report: Report, path: Path) -> None:
     Raises:
         UsageError: The file cannot be written.
     """
-    from bnnkit.run.html import render_html
+    from bnnkit.run.reporting.html import render_html
 
     page = path.suffix.lower() in (".html", ".htm")
     try:

@@ -11,10 +11,10 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from bnnkit.run import digest, filter_digest, mh_proposal_digest, uncertainty_digest
-from bnnkit.run.prune_digest import search_table
-from bnnkit.run.sweep_digest import sweep_tables
-from bnnkit.run.wording import as_float, clean
+from bnnkit.run.reporting import digest, filter_digest, proposal_digest, uncertainty_digest
+from bnnkit.run.reporting.prune_digest import search_table
+from bnnkit.run.reporting.sweep_digest import sweep_tables
+from bnnkit.run.reporting.wording import as_float, clean
 from bnnkit.spec.report import Report
 
 __all__ = ["draw", "render", "render_gates"]
@@ -114,7 +114,7 @@ def _tables(body: Mapping[str, Any], width: int | None) -> Iterator[digest.Table
     yield digest.quality_table(body)
     yield uncertainty_digest.methods_table(body)
     yield from filter_digest.tables(body, width)
-    yield from mh_proposal_digest.proposal_tables(body)
+    yield from proposal_digest.proposal_tables(body)
 
 
 def _draw_verdict(body: Mapping[str, Any], console: Console) -> None:

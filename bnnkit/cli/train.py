@@ -94,7 +94,7 @@ def train(
     """
     from bnnkit.cli.console import print_json, progress_reporter, stdout_console
     from bnnkit.cli.tables import draw, render
-    from bnnkit.run.generative_digest import generator_table
+    from bnnkit.run.reporting.generative_digest import generator_table
     from bnnkit.run.train import default_config
     from bnnkit.run.train import train as run
 

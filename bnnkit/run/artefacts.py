@@ -20,7 +20,7 @@ from bnnkit.io.export import Written, write_onnx, write_pt2, write_safetensors
 from bnnkit.io.models import load_model
 from bnnkit.io.rundir import MODEL_ONNX, MODEL_SAFETENSORS
 from bnnkit.io.runtimes import Predictor, open_predictor
-from bnnkit.run.original_timing import of_module, time_against_original
+from bnnkit.run.latency.original import of_module, time_against_original
 from bnnkit.run.progress import Progress
 from bnnkit.run.verify import Check, require, verify_forms
 from bnnkit.run.written_forms import RELOADED, Form, agree_within, write_forms

@@ -19,7 +19,7 @@ from bnnkit.run.forms import (
     distinct_names,
     open_form,
 )
-from bnnkit.run.latency import Opener, latency_table
+from bnnkit.run.latency.section import Opener, latency_table
 from bnnkit.run.precision import choose_device
 from bnnkit.run.progress import Progress, SilentProgress
 from bnnkit.run.provenance import collect_provenance

@@ -21,7 +21,7 @@ from bnnkit.run.forms import (
     distinct_names,
     open_form,
 )
-from bnnkit.run.latency import torch_threads
+from bnnkit.run.latency.section import torch_threads
 from bnnkit.run.precision import choose_device
 from bnnkit.run.progress import Progress, SilentProgress
 from bnnkit.run.provenance import collect_provenance

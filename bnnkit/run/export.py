@@ -25,7 +25,7 @@ from bnnkit.run.forms import ModelSource, Opened, checked, describe_model, open_
 from bnnkit.run.progress import Progress, SilentProgress
 from bnnkit.run.provenance import collect_provenance
 from bnnkit.run.setup import as_data_spec, as_model_spec
-from bnnkit.run.stochastic import as_stochastic
+from bnnkit.run.uncertainty.stochastic import as_stochastic
 from bnnkit.run.verify import require, verify_forms
 from bnnkit.spec import DataSpec, ModelSpec, Report
 

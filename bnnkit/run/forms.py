@@ -21,7 +21,7 @@ from bnnkit.io.sessions import OnnxModel
 from bnnkit.io.sniff import FileInfo, FileKind, sniff, vet
 from bnnkit.run.provenance import public_argv
 from bnnkit.run.setup import as_model_spec
-from bnnkit.run.stochastic import as_stochastic
+from bnnkit.run.uncertainty.stochastic import as_stochastic
 from bnnkit.spec import ModelSpec, Plan
 
 __all__ = [

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bnnkit.errors import ExitCode, UsageError
-from bnnkit.run.wording import check_form, setting_text
+from bnnkit.run.reporting.wording import check_form, setting_text
 from bnnkit.spec.gates import GateOptions, parse_setting
 from bnnkit.spec.report import Report
 

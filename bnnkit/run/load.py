@@ -10,9 +10,9 @@ from torch import nn
 
 from bnnkit.errors import UsageError
 from bnnkit.io.models import load_model
-from bnnkit.run.mh_proposal_load import is_proposal, load_proposal
-from bnnkit.run.mh_sampler_load import is_sampler, load_sampler
-from bnnkit.run.stochastic import as_stochastic
+from bnnkit.run.filtering.sampler_load import is_sampler, load_sampler
+from bnnkit.run.proposing.load import is_proposal, load_proposal
+from bnnkit.run.uncertainty.stochastic import as_stochastic
 from bnnkit.spec import ModelSpec
 
 __all__ = ["load"]

@@ -9,31 +9,31 @@ from pathlib import Path
 from typing import Any
 
 from bnnkit.io.rundir import REPORT_HTML, run_directory, write_report, write_text
-from bnnkit.run.gates import judge as judge_gates
-from bnnkit.run.gates import refuse_unmeasured
-from bnnkit.run.html import render_html
-from bnnkit.run.latency import torch_threads
-from bnnkit.run.mh_choose import choose
-from bnnkit.run.mh_cost import Stopwatch
-from bnnkit.run.mh_discriminate import discriminators
-from bnnkit.run.mh_files import grid_png, write_filtered
-from bnnkit.run.mh_filtered import run_filter
-from bnnkit.run.mh_job import Job, check_range, prepare
-from bnnkit.run.mh_judgement import bound_section, held_out, verdict
-from bnnkit.run.mh_judges import FeatureSource
-from bnnkit.run.mh_measure import look, see_reference
-from bnnkit.run.mh_rivals import sampler_rows
-from bnnkit.run.mh_sections import (
+from bnnkit.run.filtering.choose import choose
+from bnnkit.run.filtering.cost import Stopwatch
+from bnnkit.run.filtering.discriminate import discriminators
+from bnnkit.run.filtering.files import grid_png, write_filtered
+from bnnkit.run.filtering.filtered import run_filter
+from bnnkit.run.filtering.job import Job, check_range, prepare
+from bnnkit.run.filtering.judgement import bound_section, held_out, verdict
+from bnnkit.run.filtering.judges import FeatureSource
+from bnnkit.run.filtering.measure import look, see_reference
+from bnnkit.run.filtering.rivals import sampler_rows
+from bnnkit.run.filtering.sections import (
     bank_section,
     class_names,
     described,
     discriminator_section,
     gated_section,
 )
-from bnnkit.run.mh_trace import Trace
+from bnnkit.run.filtering.trace import Trace
+from bnnkit.run.gates import judge as judge_gates
+from bnnkit.run.gates import refuse_unmeasured
+from bnnkit.run.latency.section import torch_threads
 from bnnkit.run.precision import full_precision
 from bnnkit.run.progress import Progress, SilentProgress
 from bnnkit.run.provenance import collect_provenance
+from bnnkit.run.reporting.html import render_html
 from bnnkit.run.request import check_place
 from bnnkit.run.setup import as_data_spec
 from bnnkit.spec import DataSpec, Report

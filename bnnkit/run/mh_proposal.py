@@ -38,11 +38,11 @@ from bnnkit.methods.proposals import (
     walk,
 )
 from bnnkit.run.gates import judge, refuse_unmeasured
-from bnnkit.run.html import render_html
-from bnnkit.run.latency import torch_threads
-from bnnkit.run.mh_proposal_target import make_target
+from bnnkit.run.latency.section import torch_threads
 from bnnkit.run.progress import Progress, SilentProgress
+from bnnkit.run.proposing.target import make_target
 from bnnkit.run.provenance import collect_provenance
+from bnnkit.run.reporting.html import render_html
 from bnnkit.run.request import check_place
 from bnnkit.spec import Report
 from bnnkit.spec.gates import GateOptions

@@ -12,13 +12,13 @@ from bnnkit.io.rundir import REPORT_HTML, run_directory, write_report, write_tex
 from bnnkit.run.checkpoints import Checkpoints
 from bnnkit.run.describe import class_rows, locked_rows, most_removable
 from bnnkit.run.gates import judge
-from bnnkit.run.html import render_html
-from bnnkit.run.latency import torch_threads
+from bnnkit.run.latency.section import torch_threads
 from bnnkit.run.precision import choose_device
 from bnnkit.run.progress import Progress, SilentProgress
 from bnnkit.run.pruning.deliver import deliver
 from bnnkit.run.pruning.job import Job
 from bnnkit.run.pruning.search import learn, rehearse
+from bnnkit.run.reporting.html import render_html
 from bnnkit.run.request import (
     check_method,
     check_place,

@@ -20,23 +20,23 @@ from bnnkit.io.rundir import (
     write_text,
 )
 from bnnkit.methods.sbn import StochasticNet, with_carriers
-from bnnkit.run.calibration import Calibration, plan_calibration
 from bnnkit.run.evaluate import check_outputs, classes_of
-from bnnkit.run.fit_report import fit_section
 from bnnkit.run.gates import judge
-from bnnkit.run.guards import advice, reads_batches, trained_batch_size
-from bnnkit.run.html import render_html
-from bnnkit.run.latency import torch_threads
+from bnnkit.run.latency.section import torch_threads
 from bnnkit.run.precision import choose_device, full_precision
 from bnnkit.run.progress import Progress, SilentProgress
 from bnnkit.run.provenance import collect_provenance
+from bnnkit.run.reporting.html import render_html
 from bnnkit.run.request import check_place, check_rebuildable, copied
-from bnnkit.run.sbn_fitting import Job, Member, fit_all, load_members
 from bnnkit.run.setup import Bench, as_data_spec, as_model_spec, plan_of, set_up
-from bnnkit.run.side_by_side import Way, curves, method_rows, verdict
-from bnnkit.run.stochastic import cost, noise_plan, write_stochastic
+from bnnkit.run.uncertainty.calibration import Calibration, plan_calibration
+from bnnkit.run.uncertainty.fit_report import fit_section
+from bnnkit.run.uncertainty.fitting import Job, Member, fit_all, load_members
+from bnnkit.run.uncertainty.guards import advice, reads_batches, trained_batch_size
+from bnnkit.run.uncertainty.side_by_side import Way, curves, method_rows, verdict
+from bnnkit.run.uncertainty.stochastic import cost, noise_plan, write_stochastic
+from bnnkit.run.uncertainty.ways import measure_ways
 from bnnkit.run.verify import proof_size
-from bnnkit.run.ways import measure_ways
 from bnnkit.spec import DataSpec, ModelSpec, Plan, Report
 from bnnkit.spec.config import SbnConfig
 from bnnkit.spec.gates import GateOptions

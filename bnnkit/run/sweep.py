@@ -16,16 +16,16 @@ from torch import nn
 from bnnkit.errors import BnnkitError, ExitCode, UsageError, did_you_mean
 from bnnkit.io.rundir import REPORT_HTML, write_report, write_text
 from bnnkit.methods import CONTROLS, METHODS
-from bnnkit.run.digest import section
-from bnnkit.run.html import render_html
 from bnnkit.run.precision import choose_device
 from bnnkit.run.progress import Progress, SilentProgress
 from bnnkit.run.provenance import collect_provenance
 from bnnkit.run.prune import prune
+from bnnkit.run.reporting.digest import section
+from bnnkit.run.reporting.html import render_html
 from bnnkit.run.request import check_place, check_prune, check_rebuildable
 from bnnkit.run.setup import Bench, as_data_spec, as_model_spec, set_up
-from bnnkit.run.sweep_resume import check_same, finished_report
-from bnnkit.run.sweep_rows import cell_row, mark_fronts, pooled_rows, settings_of
+from bnnkit.run.sweeping.resume import check_same, finished_report
+from bnnkit.run.sweeping.rows import cell_row, mark_fronts, pooled_rows, settings_of
 from bnnkit.spec import DataSpec, ModelSpec, Report
 from bnnkit.spec.sweep import Cell, SweepConfig
 

@@ -24,12 +24,12 @@ from bnnkit.io.rundir import (
 from bnnkit.io.runtimes import open_predictor
 from bnnkit.run.checkpoints import Checkpoints
 from bnnkit.run.evaluate import check_outputs, classes_of, measure, predictions
-from bnnkit.run.html import render_html
-from bnnkit.run.latency import torch_threads
+from bnnkit.run.latency.section import torch_threads
 from bnnkit.run.loop import Trainer
 from bnnkit.run.precision import choose_device, choose_precision
 from bnnkit.run.progress import Progress, SilentProgress
 from bnnkit.run.provenance import collect_provenance
+from bnnkit.run.reporting.html import render_html
 from bnnkit.run.request import check_place, check_rebuildable
 from bnnkit.run.setup import as_data_spec, as_model_spec, plan_of, set_up
 from bnnkit.run.train_generator import generative_task, train_generative

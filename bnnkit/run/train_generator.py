@@ -36,18 +36,18 @@ from bnnkit.io.rundir import (
 from bnnkit.io.sniff import FileKind, sniff
 from bnnkit.metrics import mean_interval
 from bnnkit.run.checkpoints import Checkpoints
-from bnnkit.run.generative_loop import Adversaries, Autoencoder, train_epochs
-from bnnkit.run.generative_setup import (
+from bnnkit.run.generative.loop import Adversaries, Autoencoder, train_epochs
+from bnnkit.run.generative.setup import (
     GenerativeJob,
     check_generative,
     identity_of,
     set_up_generative,
 )
-from bnnkit.run.html import render_html
-from bnnkit.run.latency import torch_threads
+from bnnkit.run.latency.section import torch_threads
 from bnnkit.run.precision import Precision, choose_device, choose_precision
 from bnnkit.run.progress import Progress
 from bnnkit.run.provenance import collect_provenance
+from bnnkit.run.reporting.html import render_html
 from bnnkit.run.request import check_place
 from bnnkit.spec import DataSpec, ModelSpec, Plan, Quantity, Report
 from bnnkit.spec.config import TrainConfig

@@ -38,7 +38,7 @@ def net(drop=0.0, norm="batch", classes=10):
 @pytest.fixture(scope="module", autouse=True)
 def home(tmp_path_factory):
     """Code of these tests is remembered in a home of its own; nothing is timed for long."""
-    from bnnkit.run import latency
+    from bnnkit.run.latency import section as latency
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
@@ -386,7 +386,7 @@ def test_a_file_that_disagrees_is_never_delivered(
     broken, checkpoint, code, tmp_path, capsys, monkeypatch
 ):
     from bnnkit.methods.sbn import StochasticNet
-    from bnnkit.run import stochastic
+    from bnnkit.run.uncertainty import stochastic
 
     if broken == "reload":
         real = stochastic.as_stochastic

@@ -16,7 +16,7 @@ from bnnkit.io.models import load_model
 from bnnkit.io.runtimes import open_predictor
 from bnnkit.io.sessions import NOISE_KEY
 from bnnkit.methods import sbn
-from bnnkit.run.stochastic import as_stochastic, noise_plan, write_onnx_with_noise
+from bnnkit.run.uncertainty.stochastic import as_stochastic, noise_plan, write_onnx_with_noise
 from bnnkit.spec import DataSpec, ModelSpec, Plan
 from bnnkit.spec.config import TrainConfig
 from bnnkit.spec.noise import SAMPLERS

@@ -8,7 +8,7 @@ from bnnkit.errors import DataError, UsageError
 from bnnkit.io.export import write_onnx, write_pt2
 from bnnkit.io.models import load_model
 from bnnkit.run.bench import MIXED, bench
-from bnnkit.run.digest import latency_table
+from bnnkit.run.reporting.digest import latency_table
 from bnnkit.spec import ModelSpec
 
 QUICK = {"device": "cpu", "seconds": 0.1}

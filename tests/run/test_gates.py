@@ -12,9 +12,9 @@ import pytest
 
 from bnnkit.errors import ExitCode, UsageError
 from bnnkit.run.gates import exit_code, judge, missing_error, refuse_unmeasured
-from bnnkit.run.junit import to_junit
 from bnnkit.run.provenance import collect_provenance, cpu_model, public_argv
-from bnnkit.run.summary import to_markdown
+from bnnkit.run.reporting.junit import to_junit
+from bnnkit.run.reporting.summary import to_markdown
 from bnnkit.spec.gates import GateOptions, parse_setting
 from bnnkit.spec.report import Quantity, Report
 

@@ -13,7 +13,7 @@ from torch import nn
 import bnnkit
 from bnnkit.errors import ArtefactError, DataError, TrainingError, UsageError
 from bnnkit.io.data import load_data
-from bnnkit.run.mh_judges import FeatureSource
+from bnnkit.run.filtering.judges import FeatureSource
 from bnnkit.spec import DataSpec, ModelSpec
 from bnnkit.spec.gates import GateOptions
 from bnnkit.spec.generator import GeneratorSpec, parse_latent
@@ -438,7 +438,8 @@ def test_classes_have_their_own_chains(zoo, tmp_path):
 
 
 def test_classes_walk_in_the_same_shares(zoo, tmp_path, monkeypatch):
-    from bnnkit.run import mh_filtered, mh_markov
+    from bnnkit.run.filtering import filtered as mh_filtered
+    from bnnkit.run.filtering import markov as mh_markov
 
     seen, walk = {}, mh_markov.latent_chains
 
@@ -473,7 +474,7 @@ def test_a_class_without_a_start_is_refused_at_once(zoo, tmp_path, monkeypatch):
     labels[3:10] = np.arange(3, 10)
     images = (zoo.x[:600].reshape(-1, 1, 8, 8) * 255).round().to(torch.uint8).numpy()
     np.savez(tmp_path / "rare.npz", images=images, labels=labels)
-    monkeypatch.setattr("bnnkit.run.mh_job.Job.make", None)  # nothing is made before
+    monkeypatch.setattr("bnnkit.run.filtering.job.Job.make", None)  # nothing is made before
     with pytest.raises(DataError, match=r"none of 160 held-out images is of the class .*--held"):
         filtered(zoo.spec(".told.pt", classes=CLASSES), tmp_path, data=str(tmp_path / "rare.npz"))
 
@@ -718,7 +719,7 @@ def test_a_late_error_leaves_nothing(zoo, tmp_path, monkeypatch):
     def broken(*args, **kwargs):
         raise ArtefactError("Comparing", "two numbers")
 
-    monkeypatch.setattr("bnnkit.run.mh_files.write_grid", broken)
+    monkeypatch.setattr("bnnkit.run.filtering.files.write_grid", broken)
     with pytest.raises(ArtefactError):
         filtered(zoo.spec(), tmp_path)
     assert list(tmp_path.iterdir()) == []

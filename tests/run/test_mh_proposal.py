@@ -14,9 +14,9 @@ import bnnkit
 from bnnkit.errors import BnnkitError, DataError, FileRefusedError, UsageError
 from bnnkit.io.rundir import is_run_directory
 from bnnkit.methods.proposals import Target
-from bnnkit.run.html import render_html
-from bnnkit.run.mh_proposal_load import load_proposal
-from bnnkit.run.mh_proposal_target import make_target
+from bnnkit.run.proposing.load import load_proposal
+from bnnkit.run.proposing.target import make_target
+from bnnkit.run.reporting.html import render_html
 from bnnkit.spec.gates import GateOptions
 from bnnkit.spec.proposal import ProposalConfig
 

@@ -15,17 +15,17 @@ from scipy import stats
 
 import bnnkit
 from bnnkit.errors import StructureError, UsageError
-from bnnkit.run import original_timing
 from bnnkit.run import sweep as module
 from bnnkit.run.gates import judge
-from bnnkit.run.html import render_html
-from bnnkit.run.latency import latency_table
-from bnnkit.run.pareto import pareto_front
+from bnnkit.run.latency import original as original_timing
+from bnnkit.run.latency.section import latency_table
 from bnnkit.run.progress import SilentProgress
-from bnnkit.run.summary import to_markdown
+from bnnkit.run.reporting.html import render_html
+from bnnkit.run.reporting.summary import to_markdown
+from bnnkit.run.reporting.sweep_digest import setting_names, sweep_table, sweep_tables, target_text
 from bnnkit.run.sweep import exit_code
-from bnnkit.run.sweep_digest import setting_names, sweep_table, sweep_tables, target_text
-from bnnkit.run.sweep_rows import mark_fronts, pool, pooled_rows, spread
+from bnnkit.run.sweeping.pareto import pareto_front
+from bnnkit.run.sweeping.rows import mark_fronts, pool, pooled_rows, spread
 from bnnkit.spec import DataSpec, ModelSpec, Quantity, Report
 from bnnkit.spec.config import TrainConfig
 from bnnkit.spec.gates import GateOptions

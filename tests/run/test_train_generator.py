@@ -12,7 +12,7 @@ import bnnkit
 from bnnkit.errors import DataError, TrainingError, UsageError
 from bnnkit.io.data import load_data
 from bnnkit.io.generators import open_generator
-from bnnkit.run import generative_loop
+from bnnkit.run.generative import loop as generative_loop
 from bnnkit.run.train import default_config, train
 from bnnkit.spec import DataSpec, ModelSpec
 from bnnkit.spec.config import TrainConfig

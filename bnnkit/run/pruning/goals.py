@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from bnnkit.graph.cost import Cost, bytes_cost, macs_cost, parameters_cost
 from bnnkit.graph.structure import Structure
-from bnnkit.run.latency_cost import calibrate
-from bnnkit.run.latency_table import LatencyCost
+from bnnkit.run.latency.cost import calibrate
+from bnnkit.run.latency.table import LatencyCost
 from bnnkit.run.progress import Progress
 from bnnkit.spec.prune import PruneConfig
 

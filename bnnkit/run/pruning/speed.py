@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from bnnkit.errors import UsageError
 from bnnkit.io.export import write_onnx
 from bnnkit.io.runtimes import Predictor, open_predictor
-from bnnkit.run.latency import torch_threads
+from bnnkit.run.latency.section import torch_threads
+from bnnkit.run.latency.timing import speedup, time_interleaved
 from bnnkit.run.pruning.goals import Goal
 from bnnkit.run.pruning.job import Job
-from bnnkit.run.timing import speedup, time_interleaved
 
 __all__ = ["fast_enough"]
 

@@ -1,0 +1,1 @@
+"""The parts of `mh-filter`: scores, chains, judges, files."""

@@ -1,0 +1,1 @@
+"""Durations that can be compared, and latency as a cost."""

@@ -1,0 +1,1 @@
+"""The parts of `mh-proposal`: its target, and its run loaded again."""

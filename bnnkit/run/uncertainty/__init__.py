@@ -1,0 +1,1 @@
+"""Ways to predict with uncertainty, side by side; nets with batch-norm noise."""
