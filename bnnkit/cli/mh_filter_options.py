@@ -133,7 +133,7 @@ Loss = Annotated[
 ]
 Floor = Annotated[
     float,
-    typer.Option(metavar="B", rich_help_panel=_DISCRIMINATOR, help="b of d in [b, 1], for ub."),
+    typer.Option(metavar="B", rich_help_panel=_DISCRIMINATOR, help="b of d, which is kept between b and 1, for ub."),
 ]
 Epochs = Annotated[
     float,
