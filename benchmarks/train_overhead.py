@@ -1,4 +1,4 @@
-"""What noise gates cost: a training step of a gated ResNet-20 against plain fine-tuning.
+"""What noise costs: a training step of ResNet-20 under each method against plain fine-tuning.
 
 Every round times one step of each variant in random order, in one process, so that a slow moment
 hits all of them; the ratio of medians is reported with a paired bootstrap interval.
@@ -22,19 +22,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bnnkit.graph.analyse import analyse
-from bnnkit.methods.sbp import Sbp
+from bnnkit.methods import METHODS
+from bnnkit.methods.base import Method, Setting
 from bnnkit.run.latency.timing import speedup, time_interleaved
 from bnnkit.run.precision import choose_device, choose_precision
 from bnnkit.run.provenance import cpu_model, versions
-from bnnkit.spec.prune import SbpConfig
+from bnnkit.spec.prune import PruneConfig
 from bnnkit.zoo import ZOO
 
 OUT = Path(__file__).parent / "results" / "train_overhead.json"
-LIMITS = {"inner channels gated": 1.15, "all classes gated": 1.3}
+LIMITS = {"sbp, inner channels": 1.15, "sbp": 1.3}
 
 
 def step_of(
-    model: nn.Module, method: Sbp | None, x: Tensor, y: Tensor, autocast: Callable[[], object]
+    model: nn.Module, method: Method | None, x: Tensor, y: Tensor, autocast: Callable[[], object]
 ) -> Callable[[], object]:
     """Return one training step: forward, backward, Adam."""
     groups = [{"params": list(model.parameters()), "lr": 1e-4}]
@@ -76,24 +77,26 @@ def main() -> None:
     x = precision.place(torch.randn(args.batch, 3, 32, 32), device)
     y = torch.randint(10, (args.batch,), device=device)
     steps: dict[str, Callable[[], object]] = {}
-    for name, classes in {
-        "plain": None,
-        **dict(zip(LIMITS, (inner, structure), strict=True)),
-    }.items():
+    for name in ("plain", *LIMITS, *(m for m in METHODS if m != "sbp")):
         model = precision.prepare(copy.deepcopy(base).to(device))
         method = None
-        if classes is not None:
+        if name != "plain":
+            kind, _, where = name.partition(", ")
+            classes = inner if where else structure
             generator = torch.Generator(device).manual_seed(0)
-            method = Sbp(classes, SbpConfig(), 50_000, generator, device=device)
+            setting = Setting(classes, model, PruneConfig(), 50_000, generator, device)
+            method = METHODS[kind](setting)
         steps[name] = step_of(model, method, x, y, lambda: precision.autocast(device))
     timings = time_interleaved(steps, min_rounds=args.rounds, max_seconds=600, device=device.type)
     rows = []
-    for name, limit in LIMITS.items():
-        # `speedup` gives reference over other; the cost of the gates is its reciprocal.
+    for name in steps.keys() - {"plain"}:
+        # `speedup` gives reference over other; the cost of the noise is its reciprocal.
         ratio = speedup(timings[name], timings["plain"])
-        rows.append({"variant": name, "ratio": asdict(ratio), "limit": limit,
+        rows.append({"variant": name, "ratio": asdict(ratio), "limit": LIMITS.get(name),
                      "median_ms": timings[name].median})  # fmt: skip
-        print(f"{name}: {ratio} (limit {limit}x)")
+    rows.sort(key=lambda row: row["median_ms"])
+    for row in rows:
+        print(f"{row['variant']}: {row['ratio']} (limit {row['limit']})")
     print(f"plain: {timings['plain'].median:.1f} ms a step")
     body = {
         "command": " ".join(["python", "benchmarks/train_overhead.py", *sys.argv[1:]]),
