@@ -27,11 +27,12 @@ from bnnkit.methods.base import Method, Setting
 from bnnkit.run.latency.timing import speedup, time_interleaved
 from bnnkit.run.precision import choose_device, choose_precision
 from bnnkit.run.provenance import cpu_model, versions
-from bnnkit.spec.prune import PruneConfig
+from bnnkit.spec.prune import PruneConfig, SbpConfig
 from bnnkit.zoo import ZOO
 
 OUT = Path(__file__).parent / "results" / "train_overhead.json"
 LIMITS = {"sbp, inner channels": 1.15, "sbp": 1.3}
+_BATCH = "sbp with one draw for the batch"
 
 
 def step_of(
@@ -77,14 +78,15 @@ def main() -> None:
     x = precision.place(torch.randn(args.batch, 3, 32, 32), device)
     y = torch.randint(10, (args.batch,), device=device)
     steps: dict[str, Callable[[], object]] = {}
-    for name in ("plain", *LIMITS, *(m for m in METHODS if m != "sbp")):
+    for name in ("plain", *LIMITS, _BATCH, *(m for m in METHODS if m != "sbp")):
         model = precision.prepare(copy.deepcopy(base).to(device))
         method = None
         if name != "plain":
-            kind, _, where = name.partition(", ")
-            classes = inner if where else structure
+            kind = name.split()[0].strip(",")
+            classes = inner if "inner" in name else structure
+            config = PruneConfig(sbp=SbpConfig(noise="batch" if name == _BATCH else "example"))
             generator = torch.Generator(device).manual_seed(0)
-            setting = Setting(classes, model, PruneConfig(), 50_000, generator, device)
+            setting = Setting(classes, model, config, 50_000, generator, device)
             method = METHODS[kind](setting)
         steps[name] = step_of(model, method, x, y, lambda: precision.autocast(device))
     timings = time_interleaved(steps, min_rounds=args.rounds, max_seconds=600, device=device.type)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,24 @@ from bnnkit.graph.structure import UNGATED, Structure
 __all__ = ["Attachment", "FixedGates", "Gates", "attach"]
 
 
+_KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
 _Hook = Callable[
     [nn.Module, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]
 ]
 
 
 class Gates(Protocol):
-    """Whatever holds the gate variables."""
+    """Whatever holds the gate variables.
+
+    Attributes:
+        folded: Whether gates that a whole batch shares are multiplied into the weights that read
+            them, which are far fewer numbers than the activations.
+    """
+
+    @property
+    def folded(self) -> bool:
+        """Tell so for the forward pass at hand."""
 
     def begin(self, batch: int) -> None:
         """Prepare the gates of one forward pass, the same for every reader of a class."""
@@ -38,6 +49,8 @@ class FixedGates:
     Args:
         values: `[units]`.
     """
+
+    folded = False  # the proof multiplies what the reader gets
 
     def __init__(self, values: Tensor) -> None:
         self.values = values
@@ -93,15 +106,48 @@ def attach(model: nn.Module, structure: Structure, gates: Gates) -> Attachment:
     for name, units in structure.reads.items():
         layer = model.get_submodule(name)
         axis = -1 if isinstance(layer, nn.Linear) else 1
-        handles.append(
-            layer.register_forward_pre_hook(
-                _reader_hook(structure, units, axis, gates), with_kwargs=True
-            )
-        )
+        scaled = _ScaledWeight(layer) if _ScaledWeight.serves(layer) else None
+        hook = _reader_hook(structure, units, axis, gates, scaled)
+        handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+        if scaled is not None:
+            handles.append(layer.register_forward_hook(scaled.restore, always_call=True))
     return Attachment(handles)
 
 
-def _reader_hook(structure: Structure, units: Tensor, axis: int, gates: Gates) -> _Hook:
+class _ScaledWeight:
+    """The weight of a reader, multiplied by its gates for one forward pass.
+
+    Args:
+        layer: A linear layer or an ungrouped convolution.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.layer = layer
+        self._own: nn.Parameter | None = None
+
+    @staticmethod
+    def serves(layer: nn.Module) -> bool:
+        """Tell whether a layer's forward is linear in a weight whose second axis is the input."""
+        plain = type(layer).forward in [kind.forward for kind in _KINDS]
+        parameter = isinstance(layer._parameters.get("weight"), nn.Parameter)
+        return plain and parameter and getattr(layer, "groups", 1) == 1
+
+    def multiply(self, theta: Tensor) -> None:
+        """Put the product with `theta` `[channels read]` in the place of the weight."""
+        own = cast(nn.Parameter, self.layer._parameters["weight"])
+        self._own = own
+        scaled = own * theta.to(own.dtype).reshape(1, -1, *[1] * (own.dim() - 2))
+        self.layer._parameters["weight"] = cast(nn.Parameter, scaled)
+
+    def restore(self, *_: object) -> None:
+        """Put the parameter back, also where the forward pass failed."""
+        if self._own is not None:
+            self.layer._parameters["weight"], self._own = self._own, None
+
+
+def _reader_hook(
+    structure: Structure, units: Tensor, axis: int, gates: Gates, scaled: _ScaledWeight | None
+) -> _Hook:
     lookup = _lookup(structure, units)
 
     def hook(
@@ -109,6 +155,9 @@ def _reader_hook(structure: Structure, units: Tensor, axis: int, gates: Gates) -
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         x = args[0] if args else kwargs["input"]
         theta = lookup(gates)
+        if scaled is not None and gates.folded:
+            scaled.multiply(theta)
+            return args, kwargs
         if theta.dim() == 2:
             theta = _per_example(theta, x.shape[0])
         if axis == 1:

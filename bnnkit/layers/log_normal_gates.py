@@ -48,6 +48,11 @@ class LogNormalGates(nn.Module):
         self._sizes = list(sizes)
         self._drawn: dict[int, Tensor] = {}
 
+    @property
+    def folded(self) -> bool:
+        """Tell whether the gates at hand are one draw for the whole batch."""
+        return self.training and not self.per_example
+
     def begin(self, batch: int) -> None:
         """Draw the gates of one forward pass."""
         if self.training:

@@ -67,6 +67,7 @@ class Sbp:
             [c.size for c in structure.classes],
             init_log_sigma=config.init_log_sigma,
             generator=generator,
+            per_example=config.noise == "example",
         ).to(device)
         weight = kl_weights(structure, config) / n_examples
         self._weight = (weight if price is None else weight * price / price.mean()).to(device)

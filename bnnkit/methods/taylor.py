@@ -63,6 +63,8 @@ class TaylorScores:
 class _UnitGates:
     """Gates of one for every example, whose gradients tell the examples apart."""
 
+    folded = False
+
     def __init__(self, n_units: int, x: Tensor) -> None:
         self.values = torch.ones(len(x), n_units, device=x.device, requires_grad=True)
 

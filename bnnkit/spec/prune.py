@@ -26,6 +26,8 @@ __all__ = [
 
 COSTS = ("none", "macs", "params", "latency")
 
+_NOISE = ("example", "batch")
+
 _BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9,
           "kib": 2**10, "mib": 2**20, "gib": 2**30}  # fmt: skip
 
@@ -42,6 +44,8 @@ class SbpConfig:
         kl_warmup: Share of the epochs over which the KL term grows from 0.
         init_log_sigma: Where log σ starts.
         snr_threshold: A unit with a smaller signal-to-noise ratio is closed.
+        noise: One draw for every `example` (gradients of lower variance), or one for the `batch`,
+            which is multiplied into the weights and costs next to nothing.
 
     Raises:
         UsageError: A value has no meaning.
@@ -53,8 +57,13 @@ class SbpConfig:
     kl_warmup: float = 0.0
     init_log_sigma: float = 0.0
     snr_threshold: float = 1.0
+    noise: str = "example"
 
     def __post_init__(self) -> None:
+        if self.noise not in _NOISE:
+            raise refused(
+                "--noise", self.noise, "it is not known", did_you_mean(self.noise, _NOISE)
+            )
         if self.noise_lr is not None:
             positive("--noise-lr", self.noise_lr)
         share_of_one("--kl-warmup", self.kl_warmup)

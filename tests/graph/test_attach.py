@@ -27,6 +27,8 @@ class Tied(nn.Module):
 class Recorder:
     """Gates per example, drawn once a forward pass."""
 
+    folded = False
+
     def __init__(self, units):
         self.units, self.begun, self.drawn = units, [], None
 
@@ -120,3 +122,69 @@ def test_gradients_reach_the_gates(model):
     with attach(model, structure, FixedGates(theta)):
         model(torch.randn(5, 3)).sum().backward()
     assert bool((theta.grad != 0).all())
+
+
+class Shared:
+    """One gate a unit for the whole batch, multiplied into weights or into activations."""
+
+    def __init__(self, units, folded):
+        generator = torch.Generator().manual_seed(2)
+        self.theta_ = torch.rand(units, generator=generator, dtype=torch.float64).requires_grad_()
+        self.folded = folded
+
+    def begin(self, batch):
+        pass
+
+    def theta(self, first, size):
+        return self.theta_[first : first + size]
+
+    def multiply(self, x, theta):
+        return x * theta
+
+
+class Readers(nn.Module):
+    """Readers of every kind: plain, strided, grouped, two of one class, linear after flatten."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(2, 4, 3, padding=1)
+        self.b = nn.Conv2d(4, 4, 3, stride=2, padding=1)
+        self.c = nn.Conv2d(4, 4, 3, stride=2, padding=1, groups=2, bias=False)
+        self.d = nn.Conv2d(4, 3, 1)
+        self.out = nn.Linear(3 * 16, 2)
+
+    def forward(self, x):
+        x = torch.relu(self.a(x))
+        x = torch.relu(self.b(x) + self.c(x))
+        return self.out(torch.relu(self.d(x)).flatten(1))
+
+
+def test_gates_in_the_weights_are_gates_on_the_activations():
+    torch.manual_seed(0)
+    net = Readers().double()
+    x = torch.randn(5, 2, 8, 8, dtype=torch.float64)
+    structure = analyse(net, x)
+    assert "c" in structure.reads  # grouped: multiplied as before
+    found = []
+    for folded in (False, True):
+        gates = Shared(structure.n_units, folded)
+        with attach(net, structure, gates):
+            loss = net(x).pow(2).sum()
+        names = list(dict(net.named_parameters()))
+        gradients = torch.autograd.grad(loss, [gates.theta_, *net.parameters()])
+        found.append((loss, *gradients))
+    assert names[0] == "a.weight"
+    for plain, folded in zip(*found, strict=True):
+        torch.testing.assert_close(plain, folded, rtol=1e-12, atol=1e-12)
+
+
+def test_a_failed_forward_pass_leaves_the_weights_their_own():
+    net = Readers()
+    structure = analyse(net, torch.randn(2, 2, 8, 8))
+    before = dict(net.named_parameters())
+    with attach(net, structure, Shared(structure.n_units, True)):
+        net.b.register_forward_pre_hook(lambda *_: (torch.zeros(1, 3, 8, 8),))  # a wrong shape
+        with pytest.raises(RuntimeError):
+            net(torch.randn(2, 2, 8, 8))
+    assert dict(net.named_parameters()).keys() == before.keys()
+    assert all(value is before[name] for name, value in net.named_parameters())
