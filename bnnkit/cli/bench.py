@@ -8,24 +8,11 @@ from typing import Annotated
 
 import typer
 
-from bnnkit.cli.gate_options import Junit, MinSpeedup, SpeedupAt, Strict
+from bnnkit.cli import options as opt
+from bnnkit.cli.gate_options import SPEED, VERDICT, GateFlags
+from bnnkit.cli.groups import only, takes_groups
 from bnnkit.cli.help import example
-from bnnkit.cli.options import (
-    Arch,
-    ArchArg,
-    AsJson,
-    Device,
-    InputShape,
-    ReportFile,
-    Seed,
-    StateKey,
-    TrustPickle,
-    model_spec,
-    parse_counts,
-    parse_shape,
-)
 from bnnkit.errors import UsageError
-from bnnkit.spec.gates import GateOptions
 
 __all__ = ["EXAMPLE", "bench"]
 
@@ -48,6 +35,7 @@ Gates
 )
 
 
+@takes_groups
 def bench(
     models: Annotated[
         list[Path],
@@ -56,29 +44,23 @@ def bench(
             "the reference. The same one twice shows the noise of the machine."
         ),
     ],
-    arch: Arch = None,
-    arch_arg: ArchArg = None,
-    state_key: StateKey = None,
-    trust_pickle: TrustPickle = False,
-    input_shape: InputShape = None,
+    *,
+    source: opt.ModelOptions,
     batch: Annotated[
         str, typer.Option(metavar="N,N", rich_help_panel="Run", help="Batch sizes.")
     ] = "1,32",
     threads: Annotated[
         str, typer.Option(metavar="N,N", rich_help_panel="Run", help="CPU thread counts.")
     ] = "1",
-    device: Device = "auto",
+    device: opt.Device = "auto",
     seconds: Annotated[
         float,
         typer.Option(min=0.1, rich_help_panel="Run", help="Most time for each row of the table."),
     ] = 3.0,
-    seed: Seed = 0,
-    report: ReportFile = None,
-    as_json: AsJson = False,
-    min_speedup: MinSpeedup = None,
-    speedup_at: SpeedupAt = None,
-    strict: Strict = False,
-    junit: Junit = None,
+    seed: opt.Seed = 0,
+    report: opt.ReportFile = None,
+    as_json: opt.AsJson = False,
+    gates: Annotated[GateFlags, only(*SPEED, *VERDICT)],
 ) -> None:
     """Time models against each other, in any form, at several batch sizes and thread counts.
 
@@ -86,9 +68,9 @@ def bench(
     slows all of them; the speedup is the ratio of medians, with a paired interval. On CUDA the
     models that torch runs are also timed as CUDA graphs. --arch serves all files that need one.
     """
-    gates = GateOptions(min_speedup=min_speedup, speedup_at=speedup_at, strict=strict)
-    batches, counts = parse_counts(batch, "--batch"), parse_counts(threads, "--threads")
-    if min_speedup is not None and len(models) < 2:
+    limits = gates.options()
+    batches, counts = opt.parse_counts(batch, "--batch"), opt.parse_counts(threads, "--threads")
+    if gates.min_speedup is not None and len(models) < 2:
         raise UsageError(
             "Judging --min-speedup",
             "one model",
@@ -99,20 +81,9 @@ def bench(
     from bnnkit.cli.outcome import conclude
     from bnnkit.run.bench import bench as measure
 
-    specs = [
-        model_spec(
-            file,
-            arch=arch,
-            arch_arg=arch_arg,
-            state_key=state_key,
-            trust_pickle=trust_pickle,
-            input_shape=input_shape,
-        )
-        for file in models
-    ]
     measured = measure(
-        specs,
-        input_shape=parse_shape(input_shape),
+        [source.spec(file) for file in models],
+        input_shape=opt.parse_shape(source.input_shape),
         batches=batches,
         threads=counts,
         device=device,
@@ -121,4 +92,4 @@ def bench(
         progress=progress_reporter(),
         argv=sys.argv,
     )
-    conclude(measured, gates, as_json=as_json, report_file=report, junit=junit)
+    conclude(measured, limits, as_json=as_json, report_file=report, junit=gates.junit)

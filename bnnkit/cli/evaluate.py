@@ -8,46 +8,11 @@ from typing import Annotated
 
 import typer
 
-from bnnkit.cli.gate_options import (
-    Junit,
-    MaxBrier,
-    MaxEce,
-    MaxError,
-    MaxErrorRise,
-    MaxNll,
-    MaxNllRise,
-    MinMacRatio,
-    MinParamRatio,
-    MinSizeRatio,
-    Strict,
-)
+from bnnkit.cli import options as opt
+from bnnkit.cli.gate_options import QUALITY, RATIOS, VERDICT, GateFlags
+from bnnkit.cli.groups import only, takes_groups, without
 from bnnkit.cli.help import example
-from bnnkit.cli.options import (
-    Arch,
-    ArchArg,
-    AsJson,
-    BatchSize,
-    Classes,
-    Data,
-    DataRoot,
-    Device,
-    Download,
-    InputShape,
-    Limit,
-    Mean,
-    Normalize,
-    ReportFile,
-    Seed,
-    StateKey,
-    Std,
-    Threads,
-    TrustPickle,
-    data_spec,
-    model_spec,
-    require_data,
-)
 from bnnkit.errors import UsageError
-from bnnkit.spec.gates import GateOptions
 
 __all__ = ["EXAMPLE", "evaluate"]
 
@@ -78,6 +43,7 @@ Gates
 )
 
 
+@takes_groups
 def evaluate(
     model: Annotated[
         Path, typer.Argument(help="Checkpoint, run directory, .pt2, .onnx or TorchScript.")
@@ -91,8 +57,8 @@ def evaluate(
             "each figure gets its paired interval.",
         ),
     ] = None,
-    arch: Arch = None,
-    arch_arg: ArchArg = None,
+    arch: opt.Arch = None,
+    arch_arg: opt.ArchArg = None,
     against_arch: Annotated[
         str | None,
         typer.Option(
@@ -109,53 +75,26 @@ def evaluate(
             help="Argument of --against-arch; may be repeated.",
         ),
     ] = None,
-    state_key: StateKey = None,
-    trust_pickle: TrustPickle = False,
-    input_shape: InputShape = None,
-    data: Data = None,
-    data_root: DataRoot = None,
-    download: Download = False,
-    mean: Mean = None,
-    std: Std = None,
-    normalize: Normalize = None,
-    classes: Classes = None,
-    limit: Limit = None,
-    batch_size: BatchSize = 256,
-    device: Device = "auto",
-    threads: Threads = None,
-    seed: Seed = 0,
-    report: ReportFile = None,
-    as_json: AsJson = False,
-    max_error_rise: MaxErrorRise = None,
-    max_nll_rise: MaxNllRise = None,
-    max_error: MaxError = None,
-    max_nll: MaxNll = None,
-    max_ece: MaxEce = None,
-    max_brier: MaxBrier = None,
-    min_mac_ratio: MinMacRatio = None,
-    min_param_ratio: MinParamRatio = None,
-    min_size_ratio: MinSizeRatio = None,
-    strict: Strict = False,
-    junit: Junit = None,
+    state_key: opt.StateKey = None,
+    trust_pickle: opt.TrustPickle = False,
+    input_shape: opt.InputShape = None,
+    *,
+    data: Annotated[opt.DataOptions, without("augment")],
+    batch_size: opt.BatchSize = 256,
+    device: opt.Device = "auto",
+    threads: opt.Threads = None,
+    seed: opt.Seed = 0,
+    report: opt.ReportFile = None,
+    as_json: opt.AsJson = False,
+    gates: Annotated[GateFlags, only(*QUALITY, *RATIOS, *VERDICT)],
 ) -> None:
     """Measure error, NLL, calibration error and Brier score, with intervals.
 
     The figures are of the test part of the data; where the data have none, a fifth of each class
     is held out by --seed. With --against the two models are compared input by input.
     """
-    require_data(data, "eval")
-    gates = GateOptions(
-        max_error_rise=max_error_rise,
-        max_nll_rise=max_nll_rise,
-        max_error=max_error,
-        max_nll=max_nll,
-        max_ece=max_ece,
-        max_brier=max_brier,
-        min_mac_ratio=min_mac_ratio,
-        min_param_ratio=min_param_ratio,
-        min_size_ratio=min_size_ratio,
-        strict=strict,
-    )
+    examples = data.spec("eval", split_seed=seed, input_shape=input_shape)
+    limits = gates.options()
     if against is None and (against_arch or against_arch_arg):
         raise UsageError(
             "Evaluating a model",
@@ -163,47 +102,27 @@ def evaluate(
             "there is no reference that it could be of",
             "Add --against FILE.",
         )
-    spec = data_spec(
-        str(data),
-        root=data_root,
-        download=download,
-        mean=mean,
-        std=std,
-        normalize=normalize,
-        classes=classes,
-        limit=limit,
-        input_shape=input_shape,
-        split_seed=seed,
-    )
     from bnnkit.cli.console import progress_reporter
     from bnnkit.cli.outcome import conclude
     from bnnkit.run.evaluation import evaluate as measure
     from bnnkit.run.gates import refuse_unmeasured
 
-    refuse_unmeasured(gates, {"slim"} | ({"paired", "ratios"} if against else set()))
-    named = model_spec(
-        model,
-        arch=arch,
-        arch_arg=arch_arg,
-        state_key=state_key,
-        trust_pickle=trust_pickle,
-        input_shape=input_shape,
-    )
-    reference = against and model_spec(
-        against,
+    refuse_unmeasured(limits, {"slim"} | ({"paired", "ratios"} if against else set()))
+    named = opt.ModelOptions(arch, arch_arg, state_key, trust_pickle, input_shape)
+    reference = opt.ModelOptions(
         arch=against_arch or arch,
         arch_arg=against_arch_arg if against_arch or against_arch_arg else arch_arg,
         trust_pickle=trust_pickle,
         input_shape=input_shape,
     )
     measured = measure(
-        named,
-        spec,
-        against=reference,
+        named.spec(model),
+        examples,
+        against=against and reference.spec(against),
         batch_size=batch_size,
         device=device,
         threads=threads,
         progress=progress_reporter(),
         argv=sys.argv,
     )
-    conclude(measured, gates, as_json=as_json, report_file=report, junit=junit)
+    conclude(measured, limits, as_json=as_json, report_file=report, junit=gates.junit)

@@ -8,26 +8,9 @@ from typing import Annotated
 
 import typer
 
+from bnnkit.cli import options as opt
+from bnnkit.cli.groups import takes_groups, without
 from bnnkit.cli.help import example
-from bnnkit.cli.options import (
-    Arch,
-    ArchArg,
-    AsJson,
-    Data,
-    DataRoot,
-    Download,
-    Force,
-    InputShape,
-    Mean,
-    Normalize,
-    ReportFile,
-    Seed,
-    StateKey,
-    Std,
-    TrustPickle,
-    data_spec,
-    model_spec,
-)
 
 __all__ = ["EXAMPLE", "export"]
 
@@ -51,6 +34,7 @@ Wrote slim-export/slim.safetensors (8.78 kB)
 )
 
 
+@takes_groups
 def export(
     model: Annotated[Path, typer.Argument(help="Checkpoint, run directory or .pt2.")],
     formats: Annotated[
@@ -71,18 +55,10 @@ def export(
             "MODEL-export where it is left out.",
         ),
     ] = None,
-    force: Force = False,
-    arch: Arch = None,
-    arch_arg: ArchArg = None,
-    state_key: StateKey = None,
-    trust_pickle: TrustPickle = False,
-    input_shape: InputShape = None,
-    data: Data = None,
-    data_root: DataRoot = None,
-    download: Download = False,
-    mean: Mean = None,
-    std: Std = None,
-    normalize: Normalize = None,
+    force: opt.Force = False,
+    *,
+    source: opt.ModelOptions,
+    data: Annotated[opt.DataOptions, without("classes", "limit", "augment")],
     tolerance: Annotated[
         float,
         typer.Option(
@@ -91,9 +67,9 @@ def export(
             help="Largest difference that passes, relative to the largest output.",
         ),
     ] = 1e-4,
-    seed: Seed = 0,
-    report: ReportFile = None,
-    as_json: AsJson = False,
+    seed: opt.Seed = 0,
+    report: opt.ReportFile = None,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Write a model in other forms; what disagrees with it is not delivered (exit 4).
 
@@ -107,33 +83,17 @@ def export(
     from bnnkit.run.export import export as write
     from bnnkit.run.reporting.wording import bytes_text, clean
 
-    spec = None
-    if data is not None:
-        spec = data_spec(
-            data,
-            root=data_root,
-            download=download,
-            mean=mean,
-            std=std,
-            normalize=normalize,
-            input_shape=input_shape,
-            split_seed=seed,
-        )
-    named = model_spec(
-        model,
-        arch=arch,
-        arch_arg=arch_arg,
-        state_key=state_key,
-        trust_pickle=trust_pickle,
-        input_shape=input_shape,
-    )
+    examples = None
+    if data.data is not None:
+        examples = data.spec(None, split_seed=seed, input_shape=source.input_shape)
+    named = source.spec(model)
     place = out if out is not None else default_out(named)
     wanted = [form.strip().lower() for form in formats.split(",")] if formats else None
     measured = write(
         named,
         place,
         wanted,
-        data=spec,
+        data=examples,
         tolerance=tolerance,
         seed=seed,
         force=force,

@@ -8,28 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bnnkit.cli.gate_options import (
-    Junit,
-    MaxBrier,
-    MaxEce,
-    MaxError,
-    MaxErrorRise,
-    MaxExportDiff,
-    MaxNll,
-    MaxNllRise,
-    MaxRhat,
-    MinAcceptance,
-    MinEssPerDraw,
-    MinMacRatio,
-    MinParamRatio,
-    MinSizeRatio,
-    MinSpeedup,
-    SpeedupAt,
-    Strict,
-)
+from bnnkit.cli.gate_options import GateFlags
+from bnnkit.cli.groups import takes_groups
 from bnnkit.cli.help import example
 from bnnkit.errors import UsageError
-from bnnkit.spec.gates import GateOptions
 
 if TYPE_CHECKING:
     from bnnkit.spec.report import Report
@@ -111,27 +93,13 @@ def publish(report: Report, *, strict: bool, junit: Path | None) -> None:
         ) from error
 
 
+@takes_groups
 def gate(
     report: Annotated[
         Path, typer.Argument(help="A report.json, or the run directory that holds it.")
     ],
-    max_error_rise: MaxErrorRise = None,
-    max_nll_rise: MaxNllRise = None,
-    max_error: MaxError = None,
-    max_nll: MaxNll = None,
-    max_ece: MaxEce = None,
-    max_brier: MaxBrier = None,
-    min_speedup: MinSpeedup = None,
-    speedup_at: SpeedupAt = None,
-    min_mac_ratio: MinMacRatio = None,
-    min_param_ratio: MinParamRatio = None,
-    min_size_ratio: MinSizeRatio = None,
-    max_export_diff: MaxExportDiff = None,
-    min_ess_per_draw: MinEssPerDraw = None,
-    max_rhat: MaxRhat = None,
-    min_acceptance: MinAcceptance = None,
-    strict: Strict = False,
-    junit: Junit = None,
+    *,
+    gates: GateFlags,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Judge a report by its confidence bounds: exit 0, or 3 where a gate fails.
@@ -146,24 +114,7 @@ def gate(
     from bnnkit.cli.tables import render_gates
     from bnnkit.run.gates import judge, missing_error
 
-    options = GateOptions(
-        max_error_rise=max_error_rise,
-        max_nll_rise=max_nll_rise,
-        max_error=max_error,
-        max_nll=max_nll,
-        max_ece=max_ece,
-        max_brier=max_brier,
-        min_speedup=min_speedup,
-        min_mac_ratio=min_mac_ratio,
-        min_param_ratio=min_param_ratio,
-        min_size_ratio=min_size_ratio,
-        max_export_diff=max_export_diff,
-        min_acceptance=min_acceptance,
-        min_ess_per_draw=min_ess_per_draw,
-        max_rhat=max_rhat,
-        speedup_at=speedup_at,
-        strict=strict,
-    )
+    options = gates.options()
     if not options.limits():
         raise UsageError(
             "Judging a report",
@@ -179,7 +130,7 @@ def gate(
         print_json({"command": "gate", "gates": result.rows, "exit_code": code})
     else:
         render_gates(measured, stdout_console())
-    publish(measured, strict=strict, junit=junit)
+    publish(measured, strict=gates.strict, junit=gates.junit)
     error = missing_error(result.rows)
     if error is not None and as_json:
         print_error(error)  # the verdicts are on stdout already: no second document there

@@ -1,31 +1,16 @@
-"""The gate options that `prune`, `eval`, `bench` and `gate` share, declared once."""
+"""The gate options of the commands that measure, declared once."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = [
-    "Junit",
-    "MaxBrier",
-    "MaxEce",
-    "MaxError",
-    "MaxErrorRise",
-    "MaxExportDiff",
-    "MaxNll",
-    "MaxNllRise",
-    "MaxRhat",
-    "MinAcceptance",
-    "MinEssPerDraw",
-    "MinMacRatio",
-    "MinParamRatio",
-    "MinSizeRatio",
-    "MinSpeedup",
-    "SpeedupAt",
-    "Strict",
-]
+from bnnkit.spec.gates import GateOptions
+
+__all__ = ["CHAINS", "QUALITY", "RATIOS", "SPEED", "VERDICT", "GateFlags"]
 
 _PANEL = "Gates (judged by the confidence bound)"
 
@@ -123,3 +108,42 @@ Junit = Annotated[
         metavar="FILE", rich_help_panel=_PANEL, help="Write the verdicts as JUnit XML too."
     ),
 ]
+
+# Fields of `GateFlags`, for the commands that measure only some of their figures.
+QUALITY = ("max_error_rise", "max_nll_rise", "max_error", "max_nll", "max_ece", "max_brier")
+SPEED = ("min_speedup", "speedup_at")
+RATIOS = ("min_mac_ratio", "min_param_ratio", "min_size_ratio")
+CHAINS = ("min_ess_per_draw", "max_rhat", "min_acceptance")
+VERDICT = ("strict", "junit")
+
+
+@dataclass(frozen=True)
+class GateFlags:
+    """Every gate, and what becomes of the verdicts."""
+
+    max_error_rise: MaxErrorRise = None
+    max_nll_rise: MaxNllRise = None
+    max_error: MaxError = None
+    max_nll: MaxNll = None
+    max_ece: MaxEce = None
+    max_brier: MaxBrier = None
+    min_speedup: MinSpeedup = None
+    speedup_at: SpeedupAt = None
+    min_mac_ratio: MinMacRatio = None
+    min_param_ratio: MinParamRatio = None
+    min_size_ratio: MinSizeRatio = None
+    max_export_diff: MaxExportDiff = None
+    min_ess_per_draw: MinEssPerDraw = None
+    max_rhat: MaxRhat = None
+    min_acceptance: MinAcceptance = None
+    strict: Strict = False
+    junit: Junit = None
+
+    def options(self) -> GateOptions:
+        """Return the limits.
+
+        Raises:
+            UsageError: A limit has no meaning.
+        """
+        limits = {name: value for name, value in vars(self).items() if name != "junit"}
+        return GateOptions(**limits)

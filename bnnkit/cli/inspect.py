@@ -12,6 +12,7 @@ import typer
 
 from bnnkit.cli import options as opt
 from bnnkit.cli.console import print_json, progress_reporter, stdout_console
+from bnnkit.cli.groups import takes_groups
 from bnnkit.cli.help import example
 
 if TYPE_CHECKING:
@@ -50,16 +51,14 @@ Layers
 _MOST = 40
 
 
+@takes_groups
 def inspect(
     file: Annotated[
         Path | None,
         typer.Argument(help="A model file or a run directory; nothing of it is executed."),
     ] = None,
-    arch: opt.Arch = None,
-    arch_arg: opt.ArchArg = None,
-    state_key: opt.StateKey = None,
-    trust_pickle: opt.TrustPickle = False,
-    input_shape: opt.InputShape = None,
+    *,
+    source: opt.ModelOptions,
     seed: opt.Seed = 0,
     as_json: opt.AsJson = False,
 ) -> None:
@@ -70,14 +69,7 @@ def inspect(
     """
     from bnnkit.run.inspect import inspect as examine
 
-    spec = opt.model_spec(
-        file,
-        arch=arch,
-        arch_arg=arch_arg,
-        state_key=state_key,
-        trust_pickle=trust_pickle,
-        input_shape=input_shape,
-    )
+    spec = source.spec(file)
     report = examine(spec, seed=seed, progress=progress_reporter(), argv=sys.argv)
     if as_json:
         print_json(report.to_dict())

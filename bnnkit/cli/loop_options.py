@@ -1,23 +1,15 @@
-"""The options of the training loop, shared by `prune` and `train`."""
+"""The options of the training loop, shared by `prune`, `sweep` and `train`."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import typer
 
-__all__ = [
-    "Compile",
-    "Epochs",
-    "FreezeBn",
-    "LabelSmoothing",
-    "Lr",
-    "Optimiser",
-    "Precision",
-    "Resume",
-    "TrainBatch",
-    "WeightDecay",
-]
+from bnnkit.spec.config import TrainConfig
+
+__all__ = ["LoopOptions", "Resume"]
 
 _PANEL = "Training"
 
@@ -31,7 +23,7 @@ TrainBatch = Annotated[
     ),
 ]
 Lr = Annotated[
-    float,
+    float | None,
     typer.Option(
         metavar="RATE", rich_help_panel=_PANEL, help="Peak learning rate of the weights."
     ),
@@ -74,3 +66,40 @@ Resume = Annotated[
     bool,
     typer.Option("--resume", rich_help_panel=_PANEL, help="Continue the unfinished run in --out."),
 ]
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """How the training loop runs: fields of `TrainConfig`, by their names."""
+
+    epochs: Epochs = TrainConfig.epochs
+    batch_size: TrainBatch = TrainConfig.batch_size
+    lr: Lr = TrainConfig.lr
+    optimiser: Optimiser = TrainConfig.optimiser
+    weight_decay: WeightDecay = TrainConfig.weight_decay
+    label_smoothing: LabelSmoothing = TrainConfig.label_smoothing
+    freeze_bn: FreezeBn = TrainConfig.freeze_bn
+    compile: Compile = TrainConfig.compile
+    precision: Precision = TrainConfig.precision
+
+    def config(
+        self,
+        *,
+        device: str,
+        threads: int | None,
+        seed: int = TrainConfig.seed,
+        start: TrainConfig = TrainConfig(),
+    ) -> TrainConfig:
+        """Return the settings of the loop.
+
+        Args:
+            device: `cpu`, `cuda` or `auto`.
+            threads: CPU threads; None takes torch's own choice.
+            seed: Seed of order, augmentation, noise and dropout.
+            start: Settings whose rate stays where `lr` is None.
+
+        Raises:
+            UsageError: A value has no meaning.
+        """
+        stated = {name: value for name, value in vars(self).items() if value is not None}
+        return replace(start, **stated, device=device, threads=threads, seed=seed)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from bnnkit.cli import mh_filter_options as mh
 from bnnkit.cli import options as opt
+from bnnkit.cli.groups import takes_groups, without
 from bnnkit.cli.help import example
 from bnnkit.errors import UsageError, did_you_mean
 from bnnkit.spec.gates import GateOptions
@@ -91,23 +93,18 @@ _D = MhConfig()
 _KINDS = ("conv", "features", "combined")
 
 
+@takes_groups
 def mh_filter(
     model: mh.GeneratorFile = None,
-    arch: opt.Arch = None,
-    arch_arg: opt.ArchArg = None,
-    state_key: opt.StateKey = None,
-    trust_pickle: opt.TrustPickle = False,
+    *,
+    generator: Annotated[opt.ModelOptions, without("input_shape")],
     latent: mh.Latent = None,
     out_range: mh.OutRange = None,
     shape: mh.Shape = None,
     class_count: mh.Conditional = None,
     pixels: mh.Pixels = "mean",
-    data: opt.Data = None,
-    data_root: opt.DataRoot = None,
-    download: opt.Download = False,
+    data: Annotated[opt.DataOptions, without("mean", "std", "normalize", "augment")],
     input_shape: opt.InputShape = None,
-    classes: opt.Classes = None,
-    limit: opt.Limit = None,
     discriminator: mh.Discriminator = _D.discriminator,
     discriminator_arch: mh.DiscriminatorArch = None,
     discriminator_output: mh.DiscriminatorOutput = _D.owner_output,
@@ -118,12 +115,7 @@ def mh_filter(
     width: mh.Width = _D.width,
     calibrate: mh.Calibrate = _D.calibrate,
     temperature: mh.Temperature = None,
-    features: mh.Features = None,
-    features_arch: mh.FeaturesArch = None,
-    features_layer: mh.FeaturesLayer = None,
-    features_mean: mh.FeaturesMean = None,
-    features_std: mh.FeaturesStd = None,
-    features_shape: mh.FeaturesShape = None,
+    features: mh.FeatureOptions,
     proposal: mh.Proposal = _D.proposal,
     step: mh.Step = _D.step,
     samples: mh.Samples = _D.samples,
@@ -158,24 +150,19 @@ def mh_filter(
         from bnnkit.spec.generator import GeneratorSpec, parse_latent, parse_range
         from bnnkit.spec.generator import parse_shape as parse_image_shape
 
-    opt.require_data(data, "mh-filter")
-    _require(model or arch, latent)
+    real = data.spec("mh-filter", split_seed=seed, input_shape=input_shape)
+    _require(model or generator.arch, latent)
     kind = discriminator if discriminator in _KINDS else "owner"
     spec = GeneratorSpec(
-        opt.model_spec(
-            model, arch=arch, arch_arg=arch_arg, state_key=state_key, trust_pickle=trust_pickle
-        ),
+        generator.spec(model),
         parse_latent(latent or ""),
         None if out_range is None else parse_range(out_range),
         None if shape is None else parse_image_shape(shape),
         class_count,
         pixels,
     )
-    owner = _owner(discriminator, discriminator_arch, discriminator_output, trust_pickle)
-    source = _features(
-        features, features_arch, features_layer, features_mean, features_std, features_shape,
-        trust_pickle,
-    )  # fmt: skip
+    owner = _owner(discriminator, discriminator_arch, discriminator_output, generator.trust_pickle)
+    source = _features(features, generator.trust_pickle)
     config = MhConfig(
         discriminator=kind,
         loss=loss,
@@ -203,11 +190,7 @@ def mh_filter(
     options = GateOptions(max_fid=max_fid)
     report = run(
         spec,
-        opt.data_spec(
-            str(data), root=data_root, download=download, mean=None, std=None, normalize=None,
-            classes=classes, limit=limit, augment="none", split_seed=seed,
-            input_shape=input_shape,
-        ),
+        replace(real, augment="none"),
         config,
         features=source,
         owner=owner,
@@ -217,7 +200,7 @@ def mh_filter(
         progress=progress_reporter(),
         clock=clock,
         argv=sys.argv,
-    )  # fmt: skip
+    )
     closing = f"Run directory: {report.sections['out']}"
     conclude(report, options, as_json=as_json, junit=junit, closing=closing)
 
@@ -266,19 +249,11 @@ def _owner(text: str, arch: str | None, output: str, trust: bool) -> FeatureSour
             "there is no such kind, and no such file",
             did_you_mean(text, _KINDS),
         )
-    model = opt.model_spec(text, arch=arch, trust_pickle=trust)
+    model = opt.ModelOptions(arch=arch, trust_pickle=trust).spec(text)
     return FeatureSource(model, mean=None, std=None, option="--discriminator")
 
 
-def _features(
-    file: str | None,
-    arch: str | None,
-    layer: str | None,
-    mean: str | None,
-    std: str | None,
-    shape: str | None,
-    trust: bool,
-) -> FeatureSource | None:
+def _features(given: mh.FeatureOptions, trust: bool) -> FeatureSource | None:
     """Read the options of the features; None without any.
 
     Raises:
@@ -286,15 +261,15 @@ def _features(
     """
     from bnnkit.run.filtering.judges import FeatureSource
 
-    if file is None:
-        _refuse_unused(
-            "no --features", "there is no file that it is of",
-            {"--features-arch": arch, "--features-layer": layer, "--features-mean": mean,
-             "--features-std": std, "--features-shape": shape},
-        )  # fmt: skip
+    if given.features is None:
+        options = {f"--{name.replace('_', '-')}": value for name, value in vars(given).items()}
+        _refuse_unused("no --features", "there is no file that it is of", options)
         return None
     try:
-        model = opt.model_spec(file, arch=arch, trust_pickle=trust, input_shape=shape)
+        read = opt.ModelOptions(
+            given.features_arch, trust_pickle=trust, input_shape=given.features_shape
+        )
+        model = read.spec(given.features)
     except UsageError as error:  # of a shape, which other commands call by another name
         parts = (error.what, error.found, error.why, error.hint)
         raise UsageError(
@@ -302,9 +277,9 @@ def _features(
         ) from None
     return FeatureSource(
         model,
-        layer,
-        opt.parse_numbers(mean, "--features-mean") or (0.0,),
-        opt.parse_numbers(std, "--features-std") or (1.0,),
+        given.features_layer,
+        opt.parse_numbers(given.features_mean, "--features-mean") or (0.0,),
+        opt.parse_numbers(given.features_std, "--features-std") or (1.0,),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -17,12 +18,7 @@ __all__ = [
     "DiscriminatorArch",
     "DiscriminatorOutput",
     "Epochs",
-    "Features",
-    "FeaturesArch",
-    "FeaturesLayer",
-    "FeaturesMean",
-    "FeaturesShape",
-    "FeaturesStd",
+    "FeatureOptions",
     "Floor",
     "GeneratorFile",
     "Held",
@@ -133,7 +129,11 @@ Loss = Annotated[
 ]
 Floor = Annotated[
     float,
-    typer.Option(metavar="B", rich_help_panel=_DISCRIMINATOR, help="b of d, which is kept between b and 1, for ub."),
+    typer.Option(
+        metavar="B",
+        rich_help_panel=_DISCRIMINATOR,
+        help="b of d, which is kept between b and 1, for ub.",
+    ),
 ]
 Epochs = Annotated[
     float,
@@ -286,3 +286,15 @@ Junit = Annotated[
     Path | None,
     typer.Option(metavar="FILE", rich_help_panel="Gates", help="Write verdicts as JUnit XML."),
 ]
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """A classifier whose features distances are taken in, and what it is fed with."""
+
+    features: Features = None
+    features_arch: FeaturesArch = None
+    features_layer: FeaturesLayer = None
+    features_mean: FeaturesMean = None
+    features_std: FeaturesStd = None
+    features_shape: FeaturesShape = None

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from bnnkit.cli import gate_options as gates
 from bnnkit.cli import options as opt
+from bnnkit.cli.gate_options import CHAINS, VERDICT, GateFlags
+from bnnkit.cli.groups import only, takes_groups
 from bnnkit.cli.help import example
-from bnnkit.spec.gates import GateOptions
 from bnnkit.spec.proposal import FAMILIES, OBJECTIVES, ProposalConfig
 
 __all__ = ["EXAMPLE", "mh_proposal"]
@@ -80,6 +80,7 @@ _CHAINS = "Chains"
 _DEFAULT = ProposalConfig()
 
 
+@takes_groups
 def mh_proposal(
     target: Annotated[
         str,
@@ -183,11 +184,8 @@ def mh_proposal(
     out: opt.RunOut = None,
     force: opt.Force = False,
     as_json: opt.AsJson = False,
-    min_ess_per_draw: gates.MinEssPerDraw = None,
-    max_rhat: gates.MaxRhat = None,
-    min_acceptance: gates.MinAcceptance = None,
-    strict: gates.Strict = False,
-    junit: gates.Junit = None,
+    *,
+    gates: Annotated[GateFlags, only(*CHAINS, *VERDICT)],
 ) -> None:
     """Learn an independent proposal for a density, and run Metropolis-Hastings chains with it.
 
@@ -215,12 +213,7 @@ def mh_proposal(
         threads=threads,
         seed=seed,
     )
-    options = GateOptions(
-        min_acceptance=min_acceptance,
-        min_ess_per_draw=min_ess_per_draw,
-        max_rhat=max_rhat,
-        strict=strict,
-    )
+    options = gates.options()
     report = run(
         target,
         config,
@@ -237,6 +230,6 @@ def mh_proposal(
         report,
         options,
         as_json=as_json,
-        junit=junit,
+        junit=gates.junit,
         closing=f"Run directory: {report.sections['out']}",
     )

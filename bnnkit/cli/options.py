@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -13,36 +13,24 @@ from bnnkit.spec.data import DataSpec
 from bnnkit.spec.model import ModelSpec
 
 __all__ = [
-    "NORMALIZATIONS",
     "Arch",
     "ArchArg",
     "AsJson",
-    "Augment",
     "BatchSize",
-    "Classes",
-    "Data",
-    "DataRoot",
+    "DataOptions",
     "Device",
-    "Download",
     "Force",
     "InputShape",
-    "Limit",
-    "Mean",
-    "Normalize",
+    "ModelOptions",
     "ReportFile",
     "RunOut",
     "Seed",
     "StateKey",
-    "Std",
     "Threads",
     "TrustPickle",
-    "data_spec",
-    "model_spec",
-    "parse_classes",
     "parse_counts",
     "parse_numbers",
     "parse_shape",
-    "require_data",
 ]
 
 _MODEL = "Model"
@@ -194,21 +182,6 @@ Force = Annotated[
 ]
 
 
-def require_data(name: str | None, command: str) -> None:
-    """Ask for `--data` in words where a command cannot go on without it.
-
-    Raises:
-        UsageError: There is no `--data`.
-    """
-    if not name:
-        raise UsageError(
-            f"Running bnnkit {command}",
-            "no --data",
-            "without examples there is nothing to measure on",
-            "Name a known set, a folder or a file, such as --data digits.",
-        )
-
-
 def parse_shape(text: str | None) -> tuple[int, ...] | None:
     """Read `3,32,32` (`3x32x32` too); None stays None.
 
@@ -306,82 +279,104 @@ def parse_classes(text: str | None) -> tuple[str, ...] | None:
     return words
 
 
-def model_spec(
-    file: Path | str | None,
-    *,
-    arch: str | None = None,
-    arch_arg: Sequence[str] | None = None,
-    state_key: str | None = None,
-    trust_pickle: bool = False,
-    input_shape: str | None = None,
-) -> ModelSpec:
-    """Turn the model options into a specification.
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a model file is read."""
 
-    Raises:
-        UsageError: `--arch-arg` or `--input-shape` cannot be read, or the former has no `--arch`.
-    """
-    args = {}
-    if arch_arg:
-        from bnnkit.run.forms import parse_arch_args
+    arch: Arch = None
+    arch_arg: ArchArg = None
+    state_key: StateKey = None
+    trust_pickle: TrustPickle = False
+    input_shape: InputShape = None
 
-        args = parse_arch_args(arch_arg)
-    return ModelSpec(
-        file=None if file is None else str(file),
-        arch=arch,
-        arch_args=args,
-        state_key=state_key,
-        trust_pickle=trust_pickle,
-        input_shape=parse_shape(input_shape),
-    )
+    def spec(self, file: Path | str | None) -> ModelSpec:
+        """Return the specification of a model.
+
+        Raises:
+            UsageError: `--arch-arg` or `--input-shape` cannot be read.
+        """
+        args = {}
+        if self.arch_arg:
+            from bnnkit.run.forms import parse_arch_args
+
+            args = parse_arch_args(self.arch_arg)
+        return ModelSpec(
+            file=None if file is None else str(file),
+            arch=self.arch,
+            arch_args=args,
+            state_key=self.state_key,
+            trust_pickle=self.trust_pickle,
+            input_shape=parse_shape(self.input_shape),
+        )
 
 
-def data_spec(
-    name: str,
-    *,
-    root: Path | str | None = None,
-    download: bool = False,
-    mean: str | None = None,
-    std: str | None = None,
-    normalize: str | None = None,
-    limit: int | None = None,
-    classes: str | None = None,
-    input_shape: str | tuple[int, ...] | None = None,
-    split_seed: int = 0,
-    augment: str = "auto",
-) -> DataSpec:
-    """Turn the data options into a specification.
+@dataclass(frozen=True)
+class DataOptions:
+    """The data, and what they go through."""
 
-    Raises:
-        UsageError: A number or the list of classes cannot be read, the preset is not known, or
-            both it and numbers were given.
-    """
-    shape = parse_shape(input_shape) if isinstance(input_shape, str) else input_shape
-    means, stds = parse_numbers(mean, "--mean"), parse_numbers(std, "--std")
-    if normalize is not None:
-        if means is not None or stds is not None:
+    data: Data = None
+    data_root: DataRoot = None
+    download: Download = False
+    mean: Mean = None
+    std: Std = None
+    normalize: Normalize = None
+    classes: Classes = None
+    limit: Limit = None
+    augment: Augment = DataSpec.augment
+
+    def spec(
+        self, command: str | None, *, split_seed: int = 0, input_shape: str | None = None
+    ) -> DataSpec:
+        """Return the specification of the data.
+
+        Args:
+            command: What cannot go on without `--data`; None does not ask for it.
+            split_seed: Seed of the split where the data come without a test part.
+            input_shape: Of `--input-shape`, where images are resized to it.
+
+        Raises:
+            UsageError: There is no `--data`, a number or the list of classes cannot be read, the
+                preset is not known, or both it and numbers were given.
+        """
+        if command is not None and not self.data:
+            raise UsageError(
+                f"Running bnnkit {command}",
+                "no --data",
+                "without examples there is nothing to measure on",
+                "Name a known set, a folder or a file, such as --data digits.",
+            )
+        shape = parse_shape(input_shape)
+        mean, std = self._normalisation()
+        return DataSpec(
+            name=str(self.data),
+            root=None if self.data_root is None else str(self.data_root),
+            download=self.download,
+            mean=mean,
+            std=std,
+            input_shape=shape,
+            split_seed=split_seed,
+            limit=self.limit,
+            augment=self.augment,
+            classes=parse_classes(self.classes),
+        )
+
+    def _normalisation(self) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+        """Return mean and deviation, of the preset where one is named."""
+        mean, std = parse_numbers(self.mean, "--mean"), parse_numbers(self.std, "--std")
+        if self.normalize is None:
+            return mean, std
+        if mean is not None or std is not None:
             raise UsageError(
                 "Normalising",
-                f"--normalize {normalize} beside {'--std' if means is None else '--mean'}",
+                f"--normalize {self.normalize} beside {'--std' if mean is None else '--mean'}",
                 "both say the same thing",
                 "Leave one of them out.",
             )
-        if normalize not in NORMALIZATIONS:
+        if self.normalize not in NORMALIZATIONS:
             raise UsageError(
                 "Reading --normalize",
-                repr(normalize),
+                repr(self.normalize),
                 "no such preset",
-                did_you_mean(normalize, NORMALIZATIONS),
+                did_you_mean(self.normalize, NORMALIZATIONS),
             )
-        means, stds = NORMALIZATIONS[normalize]
-    return DataSpec(
-        name=name,
-        root=None if root is None else str(root),
-        download=download,
-        mean=means,
-        std=stds,
-        input_shape=shape,
-        split_seed=split_seed,
-        limit=limit,
-        augment=augment,
-        classes=parse_classes(classes),
-    )
+        return NORMALIZATIONS[self.normalize]

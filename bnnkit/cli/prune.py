@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bnnkit.cli import gate_options as gates
-from bnnkit.cli import loop_options as loop
 from bnnkit.cli import options as opt
-from bnnkit.cli import prune_options as how
+from bnnkit.cli.gate_options import CHAINS, GateFlags
+from bnnkit.cli.groups import takes_groups, without
 from bnnkit.cli.help import example
+from bnnkit.cli.loop_options import LoopOptions, Resume
+from bnnkit.cli.output_options import OutputOptions
+from bnnkit.cli.prune_options import METHOD, TARGET, PruneOptions
 from bnnkit.spec.config import TrainConfig
-from bnnkit.spec.gates import GateOptions
-from bnnkit.spec.posterior_config import PosteriorConfig
-from bnnkit.spec.prune import (
-    PruneConfig,
-    RecoveryConfig,
-    SbpConfig,
-    Target,
-    finetune_share,
-    parse_size,
-)
+from bnnkit.spec.prune import PruneConfig, Target, parse_size
 
 __all__ = ["EXAMPLE", "prune"]
 
@@ -81,49 +75,31 @@ Run directory: digits-cnn-train-prune
 """,
 )
 
-_TRAIN, _SBP, _POSTERIOR, _PRUNE, _AFTER = (
-    TrainConfig(),
-    SbpConfig(),
-    PosteriorConfig(),
-    PruneConfig(),
-    RecoveryConfig(),
-)
 
-
+@takes_groups
 def prune(
     model: Annotated[
         Path | None,
         typer.Argument(help="The checkpoint, or a run directory; fresh weights without one."),
     ] = None,
-    arch: opt.Arch = None,
-    arch_arg: opt.ArchArg = None,
-    state_key: opt.StateKey = None,
-    trust_pickle: opt.TrustPickle = False,
-    input_shape: opt.InputShape = None,
-    data: opt.Data = None,
-    data_root: opt.DataRoot = None,
-    download: opt.Download = False,
-    mean: opt.Mean = None,
-    std: opt.Std = None,
-    normalize: opt.Normalize = None,
-    classes: opt.Classes = None,
-    limit: opt.Limit = None,
-    augment: opt.Augment = "auto",
+    *,
+    source: opt.ModelOptions,
+    data: opt.DataOptions,
     method: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            rich_help_panel=how.METHOD,
+            rich_help_panel=METHOD,
             help="What decides. Learned: sbp (noise on units); sparse-vd, ard, group-ard, mn, "
             "mn-diag (noise on weights). Controls that only rank and need a target: magnitude, "
             "taylor, bn-scale, random.",
         ),
-    ] = _PRUNE.method,
+    ] = PruneConfig.method,
     target_macs: Annotated[
         float | None,
         typer.Option(
             metavar="SHARE",
-            rich_help_panel=how.TARGET,
+            rich_help_panel=TARGET,
             help="Come down to this share of the multiply-accumulates.",
         ),
     ] = None,
@@ -131,7 +107,7 @@ def prune(
         str | None,
         typer.Option(
             metavar="SIZE",
-            rich_help_panel=how.TARGET,
+            rich_help_panel=TARGET,
             help="Come down to this size of the weights, such as 500kB or 1MB.",
         ),
     ] = None,
@@ -139,34 +115,18 @@ def prune(
         float | None,
         typer.Option(
             metavar="X",
-            rich_help_panel=how.TARGET,
+            rich_help_panel=TARGET,
             help="Become X times as fast, as measured at --speedup-at (default: batch 1, 1 "
             "thread, onnxruntime).",
         ),
     ] = None,
-    cost: how.Cost = None,
-    val: how.Val = _PRUNE.val,
-    kl_scale: how.KlScale = None,
-    kl_warmup: how.KlWarmup = _SBP.kl_warmup,
-    noise_lr: how.NoiseLr = _SBP.noise_lr,
-    init_log_sigma: how.InitLogSigma = None,
-    threshold: how.Threshold = None,
-    groups: how.Groups = _POSTERIOR.groups,
-    kl_anneal: how.KlAnneal = _POSTERIOR.kl_anneal,
-    finetune: how.Finetune = None,
-    finetune_epochs: how.FinetuneEpochs = None,
-    distill: how.Distill = _AFTER.distill,
-    distill_temperature: how.DistillTemperature = _AFTER.temperature,
-    reestimate_bn: how.ReestimateBn = _AFTER.reestimate,
-    include: how.Include = None,
-    exclude: how.Exclude = None,
-    round_to: how.RoundTo = str(_PRUNE.round_to),
+    how: PruneOptions,
     removal_seed: Annotated[
         int | None,
         typer.Option(
             metavar="N",
             min=0,
-            rich_help_panel=how.METHOD,
+            rich_help_panel=METHOD,
             help="With --epochs 0: remove a random half, to exercise the surgery.",
         ),
     ] = None,
@@ -174,44 +134,20 @@ def prune(
         bool,
         typer.Option(
             "--dry-run",
-            rich_help_panel=how.METHOD,
+            rich_help_panel=METHOD,
             help="Show classes, locks and the most that could be saved; train nothing.",
         ),
     ] = False,
-    epochs: loop.Epochs = _TRAIN.epochs,
-    batch_size: loop.TrainBatch = _TRAIN.batch_size,
-    lr: loop.Lr = _TRAIN.lr,
-    optimiser: loop.Optimiser = _TRAIN.optimiser,
-    weight_decay: loop.WeightDecay = _TRAIN.weight_decay,
-    label_smoothing: loop.LabelSmoothing = _TRAIN.label_smoothing,
-    freeze_bn: loop.FreezeBn = _TRAIN.freeze_bn,
-    compile_: loop.Compile = _TRAIN.compile,
-    precision: loop.Precision = _TRAIN.precision,
-    resume: loop.Resume = False,
-    batches: how.BenchBatch = ",".join(map(str, _PRUNE.batches)),
-    bench_threads: how.BenchThreads = ",".join(map(str, _PRUNE.threads)),
-    no_onnx: how.NoOnnx = False,
-    no_pt2: how.NoPt2 = False,
-    device: opt.Device = _TRAIN.device,
-    threads: opt.Threads = _TRAIN.threads,
-    seed: opt.Seed = _TRAIN.seed,
+    loop: LoopOptions,
+    resume: Resume = False,
+    output: OutputOptions,
+    device: opt.Device = TrainConfig.device,
+    threads: opt.Threads = TrainConfig.threads,
+    seed: opt.Seed = TrainConfig.seed,
     out: opt.RunOut = None,
     force: opt.Force = False,
     as_json: opt.AsJson = False,
-    max_error_rise: gates.MaxErrorRise = None,
-    max_nll_rise: gates.MaxNllRise = None,
-    max_error: gates.MaxError = None,
-    max_nll: gates.MaxNll = None,
-    max_ece: gates.MaxEce = None,
-    max_brier: gates.MaxBrier = None,
-    min_speedup: gates.MinSpeedup = None,
-    speedup_at: gates.SpeedupAt = None,
-    min_mac_ratio: gates.MinMacRatio = None,
-    min_param_ratio: gates.MinParamRatio = None,
-    min_size_ratio: gates.MinSizeRatio = None,
-    max_export_diff: gates.MaxExportDiff = None,
-    strict: gates.Strict = False,
-    junit: gates.Junit = None,
+    gates: Annotated[GateFlags, without(*CHAINS)],
 ) -> None:
     """Remove what the evidence says a pretrained model does not need, and prove the result.
 
@@ -223,99 +159,29 @@ def prune(
     from bnnkit.run.prune import dry_run as plan_only
     from bnnkit.run.prune import prune as run
 
-    opt.require_data(data, "prune")
-    sbp, posterior = how.posterior_configs(
-        kl_scale=kl_scale,
-        kl_warmup=kl_warmup,
-        kl_anneal=kl_anneal,
-        noise_lr=noise_lr,
-        init_log_sigma=init_log_sigma,
-        threshold=threshold,
-        groups=groups,
-    )
-    config = PruneConfig(
+    examples = data.spec("prune", split_seed=seed)
+    config = replace(
+        how.config(loop.config(device=device, threads=threads, seed=seed), output),
         method=method,
-        train=TrainConfig(
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=lr,
-            optimiser=optimiser,
-            weight_decay=weight_decay,
-            label_smoothing=label_smoothing,
-            freeze_bn=freeze_bn,
-            compile=compile_,
-            precision=precision,
-            device=device,
-            threads=threads,
-            seed=seed,
-        ),
-        sbp=sbp,
-        posterior=posterior,
-        recovery=RecoveryConfig(
-            finetune=finetune_share(finetune, finetune_epochs, epochs),
-            distill=distill,
-            temperature=distill_temperature,
-            reestimate=reestimate_bn,
-        ),
         target=Target(
             macs=target_macs,
             size=None if target_size is None else parse_size(target_size),
             speedup=target_speedup,
-            speedup_at=speedup_at,
+            speedup_at=gates.speedup_at,
         ),
-        cost=cost,
-        val=val,
-        include=tuple(include or ()),
-        exclude=tuple(exclude or ()),
-        round_to=how.parse_round_to(round_to),
         removal_seed=removal_seed,
-        batches=opt.parse_counts(batches, "--bench-batch"),
-        threads=opt.parse_counts(bench_threads, "--bench-threads"),
-        formats=tuple(f for f, off in (("pt2", no_pt2), ("onnx", no_onnx)) if not off),
     )
-    options = GateOptions(
-        max_error_rise=max_error_rise,
-        max_nll_rise=max_nll_rise,
-        max_error=max_error,
-        max_nll=max_nll,
-        max_ece=max_ece,
-        max_brier=max_brier,
-        min_speedup=min_speedup,
-        min_mac_ratio=min_mac_ratio,
-        min_param_ratio=min_param_ratio,
-        min_size_ratio=min_size_ratio,
-        max_export_diff=max_export_diff,
-        # it may say where a target is timed, without a gate on it
-        speedup_at=speedup_at if min_speedup is not None or not config.times_layers() else None,
-        strict=strict,
-    )
-    model_spec = opt.model_spec(
-        model,
-        arch=arch,
-        arch_arg=arch_arg,
-        state_key=state_key,
-        trust_pickle=trust_pickle,
-        input_shape=input_shape,
-    )
-    data_spec = opt.data_spec(
-        str(data),
-        root=data_root,
-        download=download,
-        mean=mean,
-        std=std,
-        normalize=normalize,
-        classes=classes,
-        limit=limit,
-        augment=augment,
-        split_seed=seed,
-    )
+    if gates.min_speedup is None and config.times_layers():
+        gates = replace(gates, speedup_at=None)  # it says where a target is timed, without a gate
+    options = gates.options()
+    original = source.spec(model)
     progress = progress_reporter()
     if dry_run:
-        report = plan_only(model_spec, data_spec, config, progress=progress, argv=sys.argv)
+        report = plan_only(original, examples, config, progress=progress, argv=sys.argv)
     else:
         report = run(
-            model_spec,
-            data_spec,
+            original,
+            examples,
             config,
             out=out,
             gates=options if options.limits() else None,
@@ -328,6 +194,6 @@ def prune(
         report,
         None if dry_run else options,
         as_json=as_json,
-        junit=junit,
+        junit=gates.junit,
         closing=None if dry_run else f"Run directory: {report.sections['out']}",
     )

@@ -2,47 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 import typer
 
+from bnnkit.cli.output_options import OutputOptions
 from bnnkit.errors import UsageError
+from bnnkit.spec.config import TrainConfig
 from bnnkit.spec.posterior_config import PosteriorConfig
-from bnnkit.spec.prune import RecoveryConfig, SbpConfig, parse_scales
+from bnnkit.spec.prune import (
+    PruneConfig,
+    RecoveryConfig,
+    SbpConfig,
+    finetune_share,
+    parse_scales,
+)
 
-__all__ = [
-    "METHOD",
-    "TARGET",
-    "BenchBatch",
-    "BenchThreads",
-    "Cost",
-    "Distill",
-    "DistillTemperature",
-    "Exclude",
-    "Finetune",
-    "FinetuneEpochs",
-    "Groups",
-    "Include",
-    "InitLogSigma",
-    "KlAnneal",
-    "KlScale",
-    "KlWarmup",
-    "NoOnnx",
-    "NoPt2",
-    "NoiseLr",
-    "ReestimateBn",
-    "RoundTo",
-    "Threshold",
-    "Val",
-    "parse_round_to",
-    "posterior_configs",
-]
+__all__ = ["METHOD", "TARGET", "PruneOptions"]
 
 METHOD = "Pruning"
 TARGET = "Target (without one the evidence decides)"
 _RECOVERY = "Recovery"
-_OUTPUT = "Output"
 
 Cost = Annotated[
     str | None,
@@ -87,6 +68,14 @@ NoiseLr = Annotated[
         metavar="RATE",
         rich_help_panel=METHOD,
         help="Learning rate of the noise; ten times --lr if absent.",
+    ),
+]
+Noise = Annotated[
+    str,
+    typer.Option(
+        metavar="HOW",
+        rich_help_panel=METHOD,
+        help="Of sbp: a draw for each example, or one for the batch, which costs next to nothing.",
     ),
 ]
 InitLogSigma = Annotated[
@@ -192,51 +181,6 @@ RoundTo = Annotated[
         help="Keep widths at multiples of N channels; auto times which multiple pays here.",
     ),
 ]
-BenchBatch = Annotated[
-    str,
-    typer.Option(
-        "--bench-batch", metavar="N,N", rich_help_panel=_OUTPUT, help="Batch sizes to time."
-    ),
-]
-BenchThreads = Annotated[
-    str, typer.Option(metavar="N,N", rich_help_panel=_OUTPUT, help="CPU threads to time with.")
-]
-NoOnnx = Annotated[
-    bool, typer.Option("--no-onnx", rich_help_panel=_OUTPUT, help="Write no ONNX file.")
-]
-NoPt2 = Annotated[
-    bool, typer.Option("--no-pt2", rich_help_panel=_OUTPUT, help="Write no .pt2 file.")
-]
-
-
-def posterior_configs(
-    *,
-    kl_scale: list[str] | None,
-    kl_warmup: float,
-    kl_anneal: float,
-    noise_lr: float | None,
-    init_log_sigma: float | None,
-    threshold: float | None,
-    groups: str,
-) -> tuple[SbpConfig, PosteriorConfig]:
-    """Return the settings of noise on units and of noise on weights, which share options.
-
-    Raises:
-        UsageError: A value has no meaning.
-    """
-    scale, scales = parse_scales(kl_scale or [])
-    sbp, weights = SbpConfig(), PosteriorConfig()
-    overall = sbp.kl_scale if scale is None else scale
-    if init_log_sigma is not None:
-        sbp = replace(sbp, init_log_sigma=init_log_sigma)
-        weights = replace(weights, init_log_sigma=init_log_sigma)
-    if threshold is not None:
-        sbp = replace(sbp, snr_threshold=threshold)
-        weights = replace(weights, threshold=threshold)
-    return (
-        replace(sbp, noise_lr=noise_lr, kl_scale=overall, kl_scales=scales, kl_warmup=kl_warmup),
-        replace(weights, noise_lr=noise_lr, kl_scale=overall, kl_anneal=kl_anneal, groups=groups),
-    )
 
 
 def parse_round_to(text: str) -> int:
@@ -256,3 +200,73 @@ def parse_round_to(text: str) -> int:
         "Reading --round-to", repr(text), "it is a number of channels, or auto",
         "Use --round-to 8.",
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """How a model is pruned, whatever it aims at."""
+
+    cost: Cost = None
+    val: Val = PruneConfig.val
+    kl_scale: KlScale = None
+    kl_warmup: KlWarmup = SbpConfig.kl_warmup
+    noise_lr: NoiseLr = SbpConfig.noise_lr
+    noise: Noise = SbpConfig.noise
+    init_log_sigma: InitLogSigma = None
+    threshold: Threshold = None
+    groups: Groups = PosteriorConfig.groups
+    kl_anneal: KlAnneal = PosteriorConfig.kl_anneal
+    finetune: Finetune = None
+    finetune_epochs: FinetuneEpochs = None
+    distill: Distill = RecoveryConfig.distill
+    distill_temperature: DistillTemperature = RecoveryConfig.temperature
+    reestimate_bn: ReestimateBn = RecoveryConfig.reestimate
+    include: Include = None
+    exclude: Exclude = None
+    round_to: RoundTo = str(PruneConfig.round_to)
+
+    def config(self, train: TrainConfig, output: OutputOptions) -> PruneConfig:
+        """Return the settings of a run, without its method and its target.
+
+        Args:
+            train: The loop.
+            output: What is timed and written.
+
+        Raises:
+            UsageError: A value has no meaning.
+        """
+        sbp, posterior = self._posteriors()
+        return PruneConfig(
+            train=train,
+            sbp=sbp,
+            posterior=posterior,
+            recovery=RecoveryConfig(
+                finetune=finetune_share(self.finetune, self.finetune_epochs, train.epochs),
+                distill=self.distill,
+                temperature=self.distill_temperature,
+                reestimate=self.reestimate_bn,
+            ),
+            cost=self.cost,
+            val=self.val,
+            include=tuple(self.include or ()),
+            exclude=tuple(self.exclude or ()),
+            round_to=parse_round_to(self.round_to),
+            batches=output.batches(),
+            threads=output.threads(),
+            formats=output.formats(),
+        )
+
+    def _posteriors(self) -> tuple[SbpConfig, PosteriorConfig]:
+        """Return the settings of noise on units and of noise on weights, which share options."""
+        scale, scales = parse_scales(self.kl_scale or [])
+        shared: dict[str, Any] = {"noise_lr": self.noise_lr}
+        if scale is not None:
+            shared["kl_scale"] = scale
+        if self.init_log_sigma is not None:
+            shared["init_log_sigma"] = self.init_log_sigma
+        sbp = SbpConfig(**shared, kl_scales=scales, kl_warmup=self.kl_warmup, noise=self.noise)
+        weights = PosteriorConfig(**shared, kl_anneal=self.kl_anneal, groups=self.groups)
+        if self.threshold is not None:
+            sbp = replace(sbp, snr_threshold=self.threshold)
+            weights = replace(weights, threshold=self.threshold)
+        return sbp, weights

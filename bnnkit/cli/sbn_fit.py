@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from bnnkit.cli import gate_options as gates
 from bnnkit.cli import options as opt
+from bnnkit.cli.gate_options import QUALITY, VERDICT, GateFlags
+from bnnkit.cli.groups import only, takes_groups
 from bnnkit.cli.help import example
+from bnnkit.cli.output_options import OUTPUT, OutputOptions
 from bnnkit.spec.config import SbnConfig
-from bnnkit.spec.gates import GateOptions
 from bnnkit.spec.noise import SAMPLERS
 
 __all__ = ["EXAMPLE", "sbn_fit"]
@@ -99,28 +100,16 @@ Run directory: digits-cnn-train-sbn-fit
 
 _METHOD = "Statistics"
 _COMPARE = "Comparison"
-_OUTPUT = "Output"
-_SBN = SbnConfig()
 
 
+@takes_groups
 def sbn_fit(
     model: Annotated[
         Path | None, typer.Argument(help="The checkpoint, or a run directory; it is not changed.")
     ] = None,
-    arch: opt.Arch = None,
-    arch_arg: opt.ArchArg = None,
-    state_key: opt.StateKey = None,
-    trust_pickle: opt.TrustPickle = False,
-    input_shape: opt.InputShape = None,
-    data: opt.Data = None,
-    data_root: opt.DataRoot = None,
-    download: opt.Download = False,
-    mean: opt.Mean = None,
-    std: opt.Std = None,
-    normalize: opt.Normalize = None,
-    classes: opt.Classes = None,
-    limit: opt.Limit = None,
-    augment: opt.Augment = "auto",
+    *,
+    source: opt.ModelOptions,
+    data: opt.DataOptions,
     sampler: Annotated[
         str,
         typer.Option(
@@ -128,7 +117,7 @@ def sbn_fit(
             rich_help_panel=_METHOD,
             help=f"Joint distribution of the statistics: {', '.join(SAMPLERS)}.",
         ),
-    ] = _SBN.sampler,
+    ] = SbnConfig.sampler,
     batch_size: Annotated[
         int,
         typer.Option(
@@ -136,25 +125,25 @@ def sbn_fit(
             rich_help_panel=_METHOD,
             help="Inputs of the batches whose statistics are fitted; fewer give more noise.",
         ),
-    ] = _SBN.batch_size,
+    ] = SbnConfig.batch_size,
     batches: Annotated[
         int,
         typer.Option(
             metavar="N", rich_help_panel=_METHOD, help="Training batches to use, 50 or more."
         ),
-    ] = _SBN.batches,
+    ] = SbnConfig.batches,
     samples: Annotated[
         int,
         typer.Option(
             metavar="K", rich_help_panel=_METHOD, help="Statistics drawn for one answer."
         ),
-    ] = _SBN.samples,
+    ] = SbnConfig.samples,
     rank: Annotated[
         int,
         typer.Option(
             metavar="N", rich_help_panel=_METHOD, help="Directions of the lowrank sampler."
         ),
-    ] = _SBN.rank,
+    ] = SbnConfig.rank,
     trained_batch_size: Annotated[
         int | None,
         typer.Option(
@@ -163,7 +152,7 @@ def sbn_fit(
             rich_help_panel=_METHOD,
             help="Batch size of the training, if you know it: a difference is pointed out.",
         ),
-    ] = _SBN.trained_batch_size,
+    ] = SbnConfig.trained_batch_size,
     calibrate: Annotated[
         str,
         typer.Option(
@@ -171,7 +160,7 @@ def sbn_fit(
             rich_help_panel=_METHOD,
             help="What is fitted to held-out labels at the end: temperature or none.",
         ),
-    ] = _SBN.calibrate,
+    ] = SbnConfig.calibrate,
     calibration_split: Annotated[
         str,
         typer.Option(
@@ -180,7 +169,7 @@ def sbn_fit(
             help="Where those labels are: cross (each half of the test part for the other), "
             "test:SHARE or train:SHARE (set aside).",
         ),
-    ] = _SBN.calibration_split,
+    ] = SbnConfig.calibration_split,
     ood: Annotated[
         list[str] | None,
         typer.Option(
@@ -194,7 +183,7 @@ def sbn_fit(
         typer.Option(
             metavar="N", rich_help_panel=_COMPARE, help="Most inputs of each --ood that are used."
         ),
-    ] = _SBN.ood_limit,
+    ] = SbnConfig.ood_limit,
     compare: Annotated[
         list[str] | None,
         typer.Option(
@@ -219,42 +208,23 @@ def sbn_fit(
             rich_help_panel=_COMPARE,
             help="Test inputs on which MC-BN is measured; 0 leaves it out.",
         ),
-    ] = _SBN.mc_batch_norm,
+    ] = SbnConfig.mc_batch_norm,
     onnx_noise: Annotated[
         str,
         typer.Option(
             metavar="HOW",
-            rich_help_panel=_OUTPUT,
+            rich_help_panel=OUTPUT,
             help="ONNX reads its noise as an input, or draws it by an operator.",
         ),
-    ] = _SBN.onnx_noise,
-    bench_batch: Annotated[
-        str, typer.Option(metavar="N,N", rich_help_panel=_OUTPUT, help="Batch sizes to time.")
-    ] = ",".join(map(str, _SBN.batches_timed)),
-    bench_threads: Annotated[
-        str, typer.Option(metavar="N,N", rich_help_panel=_OUTPUT, help="CPU threads to time with.")
-    ] = ",".join(map(str, _SBN.threads_timed)),
-    no_onnx: Annotated[
-        bool, typer.Option("--no-onnx", rich_help_panel=_OUTPUT, help="Write no ONNX file.")
-    ] = False,
-    no_pt2: Annotated[
-        bool, typer.Option("--no-pt2", rich_help_panel=_OUTPUT, help="Write no .pt2 file.")
-    ] = False,
-    device: opt.Device = _SBN.device,
-    threads: opt.Threads = _SBN.threads,
-    seed: opt.Seed = _SBN.seed,
+    ] = SbnConfig.onnx_noise,
+    output: OutputOptions,
+    device: opt.Device = SbnConfig.device,
+    threads: opt.Threads = SbnConfig.threads,
+    seed: opt.Seed = SbnConfig.seed,
     out: opt.RunOut = None,
     force: opt.Force = False,
     as_json: opt.AsJson = False,
-    max_error_rise: gates.MaxErrorRise = None,
-    max_nll_rise: gates.MaxNllRise = None,
-    max_error: gates.MaxError = None,
-    max_nll: gates.MaxNll = None,
-    max_ece: gates.MaxEce = None,
-    max_brier: gates.MaxBrier = None,
-    max_export_diff: gates.MaxExportDiff = None,
-    strict: gates.Strict = False,
-    junit: gates.Junit = None,
+    gates: Annotated[GateFlags, only(*QUALITY, "max_export_diff", *VERDICT)],
 ) -> None:
     """Fit the distribution of every batch-norm statistic, and average predictions over it.
 
@@ -265,7 +235,7 @@ def sbn_fit(
     from bnnkit.cli.outcome import conclude
     from bnnkit.run.sbn import sbn_fit as run
 
-    opt.require_data(data, "sbn-fit")
+    examples = data.spec("sbn-fit", split_seed=seed)
     config = SbnConfig(
         sampler=sampler,
         batch_size=batch_size,
@@ -280,56 +250,19 @@ def sbn_fit(
         mc_batch_norm=mc_bn,
         trained_batch_size=trained_batch_size,
         onnx_noise=onnx_noise,
-        batches_timed=opt.parse_counts(bench_batch, "--bench-batch"),
-        threads_timed=opt.parse_counts(bench_threads, "--bench-threads"),
-        formats=tuple(f for f, off in (("pt2", no_pt2), ("onnx", no_onnx)) if not off),
+        batches_timed=output.batches(),
+        threads_timed=output.threads(),
+        formats=output.formats(),
         device=device,
         threads=threads,
         seed=seed,
     )
-    options = GateOptions(
-        max_error_rise=max_error_rise,
-        max_nll_rise=max_nll_rise,
-        max_error=max_error,
-        max_nll=max_nll,
-        max_ece=max_ece,
-        max_brier=max_brier,
-        max_export_diff=max_export_diff,
-        strict=strict,
-    )
+    options = gates.options()
     report = run(
-        opt.model_spec(
-            model,
-            arch=arch,
-            arch_arg=arch_arg,
-            state_key=state_key,
-            trust_pickle=trust_pickle,
-            input_shape=input_shape,
-        ),
-        opt.data_spec(
-            str(data),
-            root=data_root,
-            download=download,
-            mean=mean,
-            std=std,
-            normalize=normalize,
-            classes=classes,
-            limit=limit,
-            augment=augment,
-            split_seed=seed,
-        ),
+        source.spec(model),
+        examples,
         config,
-        members=[
-            opt.model_spec(
-                file,
-                arch=arch,
-                arch_arg=arch_arg,
-                state_key=state_key,
-                trust_pickle=trust_pickle,
-                input_shape=input_shape,
-            )
-            for file in member or ()
-        ],
+        members=[source.spec(file) for file in member or ()],
         out=out,
         gates=options if options.limits() else None,
         force=force,
@@ -337,4 +270,4 @@ def sbn_fit(
         argv=sys.argv,
     )
     closing = f"Run directory: {report.sections['out']}"
-    conclude(report, options, as_json=as_json, junit=junit, closing=closing)
+    conclude(report, options, as_json=as_json, junit=gates.junit, closing=closing)

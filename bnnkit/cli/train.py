@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bnnkit.cli import loop_options as loop
 from bnnkit.cli import options as opt
+from bnnkit.cli.groups import takes_groups
 from bnnkit.cli.help import example
+from bnnkit.cli.loop_options import LoopOptions, Resume
 from bnnkit.spec.config import TrainConfig
 
 __all__ = ["EXAMPLE", "train"]
@@ -42,47 +43,35 @@ Measured
 Run directory: digits-cnn-train
 """,
 )
-_DEFAULT = TrainConfig()
 
 
-def train(
-    model: Annotated[
-        Path | None, typer.Argument(help="A checkpoint to continue; fresh weights without one.")
-    ] = None,
-    arch: opt.Arch = None,
-    arch_arg: opt.ArchArg = None,
-    state_key: opt.StateKey = None,
-    trust_pickle: opt.TrustPickle = False,
-    input_shape: opt.InputShape = None,
-    data: opt.Data = None,
-    data_root: opt.DataRoot = None,
-    download: opt.Download = False,
-    mean: opt.Mean = None,
-    std: opt.Std = None,
-    normalize: opt.Normalize = None,
-    classes: opt.Classes = None,
-    limit: opt.Limit = None,
-    augment: opt.Augment = "auto",
-    epochs: loop.Epochs = _DEFAULT.epochs,
-    batch_size: loop.TrainBatch = _DEFAULT.batch_size,
+@dataclass(frozen=True)
+class _LoopOptions(LoopOptions):
+    """The loop, at a rate that depends on what is trained."""
+
     lr: Annotated[
         float | None,
         typer.Option(
             metavar="RATE",
             rich_help_panel="Training",
-            help=f"Peak learning rate of the weights; {_DEFAULT.lr:g}, of a GAN 2e-4.",
+            help=f"Peak learning rate of the weights; {TrainConfig.lr:g}, of a GAN 2e-4.",
         ),
+    ] = None
+
+
+@takes_groups
+def train(
+    model: Annotated[
+        Path | None, typer.Argument(help="A checkpoint to continue; fresh weights without one.")
     ] = None,
-    optimiser: loop.Optimiser = _DEFAULT.optimiser,
-    weight_decay: loop.WeightDecay = _DEFAULT.weight_decay,
-    label_smoothing: loop.LabelSmoothing = _DEFAULT.label_smoothing,
-    freeze_bn: loop.FreezeBn = _DEFAULT.freeze_bn,
-    compile_: loop.Compile = _DEFAULT.compile,
-    precision: loop.Precision = _DEFAULT.precision,
-    resume: loop.Resume = False,
-    device: opt.Device = _DEFAULT.device,
-    threads: opt.Threads = _DEFAULT.threads,
-    seed: opt.Seed = _DEFAULT.seed,
+    *,
+    source: opt.ModelOptions,
+    data: opt.DataOptions,
+    loop: _LoopOptions,
+    resume: Resume = False,
+    device: opt.Device = TrainConfig.device,
+    threads: opt.Threads = TrainConfig.threads,
+    seed: opt.Seed = TrainConfig.seed,
     out: opt.RunOut = None,
     force: opt.Force = False,
     as_json: opt.AsJson = False,
@@ -98,44 +87,12 @@ def train(
     from bnnkit.run.train import default_config
     from bnnkit.run.train import train as run
 
-    opt.require_data(data, "train")
-    spec = opt.model_spec(
-        model,
-        arch=arch,
-        arch_arg=arch_arg,
-        state_key=state_key,
-        trust_pickle=trust_pickle,
-        input_shape=input_shape,
-    )
-    config = replace(
-        default_config(spec),
-        epochs=epochs,
-        batch_size=batch_size,
-        **({} if lr is None else {"lr": lr}),
-        optimiser=optimiser,
-        weight_decay=weight_decay,
-        label_smoothing=label_smoothing,
-        freeze_bn=freeze_bn,
-        compile=compile_,
-        precision=precision,
-        device=device,
-        threads=threads,
-        seed=seed,
-    )
+    examples = data.spec("train", split_seed=seed)
+    original = source.spec(model)
+    config = loop.config(device=device, threads=threads, seed=seed, start=default_config(original))
     report = run(
-        spec,
-        opt.data_spec(
-            str(data),
-            root=data_root,
-            download=download,
-            mean=mean,
-            std=std,
-            normalize=normalize,
-            classes=classes,
-            limit=limit,
-            augment=augment,
-            split_seed=seed,
-        ),
+        original,
+        examples,
         config,
         out=out,
         resume=resume,

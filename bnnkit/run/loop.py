@@ -61,6 +61,7 @@ class Trainer:
         progress: Who is told.
         on_epoch: Called with every row of the training curve.
         teacher: Whose answers the model learns beside the labels; None learns the labels alone.
+        title: What an epoch is called in the progress.
     """
 
     model: nn.Module
@@ -75,6 +76,7 @@ class Trainer:
     generator: torch.Generator | None = None
     phase: str = "train"
     teacher: Teacher | None = None
+    title: str = "epoch"
 
     def run(self, first: int, last: int) -> None:
         """Train epochs `first` to `last - 1` of `config.epochs`.
@@ -113,7 +115,7 @@ class Trainer:
 
     def _epoch(self, epoch: int) -> dict[str, float]:
         steps = math.ceil(len(self.data) / self.config.batch_size)
-        self.progress.start(f"epoch {epoch + 1}/{self.config.epochs}", steps)
+        self.progress.start(f"{self.title} {epoch + 1}/{self.config.epochs}", steps)
         shuffle = torch.Generator().manual_seed(_mix(self.config.seed, epoch))
         if self.generator is not None:
             self.generator.manual_seed(_mix(self.config.seed + 1, epoch))

@@ -5,25 +5,22 @@ import json
 import pytest
 
 from bnnkit.__main__ import main
-from bnnkit.cli.options import data_spec
+from bnnkit.cli.options import DataOptions
 from bnnkit.errors import UsageError
 
 NET = ("--arch", "bnnkit:digits-cnn", "--arch-arg", "num_classes=3", "--data", "digits")
 
 
 def test_the_option_becomes_part_of_the_specification():
-    assert data_spec("digits").classes is None
-    assert data_spec("digits", classes=" cat,T-shirt/top , 3").classes == (
-        "cat",
-        "T-shirt/top",
-        "3",
-    )
+    assert DataOptions("digits").spec("eval").classes is None
+    options = DataOptions("digits", classes=" cat,T-shirt/top , 3")
+    assert options.spec("eval").classes == ("cat", "T-shirt/top", "3")
 
 
 @pytest.mark.parametrize("text", ["", ",", "cat,", "cat,,dog"])
 def test_an_empty_part_is_refused(text):
     with pytest.raises(UsageError, match="Reading --classes"):
-        data_spec("digits", classes=text)
+        DataOptions("digits", classes=text).spec("eval")
 
 
 @pytest.mark.parametrize("command", ["prune", "train", "eval"])

@@ -7,6 +7,7 @@ from bnnkit.spec.gates import GateOptions
 from bnnkit.spec.prune import (
     PruneConfig,
     RecoveryConfig,
+    SbpConfig,
     Target,
     finetune_share,
     parse_size,
@@ -70,3 +71,9 @@ def test_where_latency_is_timed():
     assert PruneConfig(formats=()).timed_at()["runtime"] == "torch"
     with pytest.raises(UsageError, match="batch=many"):
         PruneConfig(target=Target(speedup=2.0, speedup_at="batch=many")).timed_at()
+
+
+def test_noise_is_drawn_for_examples_or_for_batches():
+    assert SbpConfig().noise == "example"
+    with pytest.raises(UsageError, match="--noise: 'pixel'"):
+        SbpConfig(noise="pixel")

@@ -2,9 +2,10 @@
 
 Each round starts from the last net that held the budget, aims at a smaller share of its cost, and
 is judged on held-out data by the upper end of the paired interval. What holds is kept and the
-next step is as large or larger; what does not is taken back and the next step is smaller. The
-factor between the shares therefore follows the slack of the constraint, in the direction of the
-dual ascent that each round does for its own share.
+next step is as large or larger; what does not is taken back, and from then on the search halves
+what lies between the two, on the logarithm of the cost. The factor between the shares follows
+the slack of the constraint, in the direction of the dual ascent that each round does for its own
+share.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from bnnkit.io.data import Split
 from bnnkit.run.checkpoints import Checkpoints
-from bnnkit.run.evaluate import Predictions, compare
+from bnnkit.run.pruning.held_out import HeldOut
 from bnnkit.run.pruning.job import Job
 from bnnkit.run.pruning.learn import Stage, first_stage, run_round
+from bnnkit.run.pruning.reference import Reference
 from bnnkit.spec import Quantity
 
 __all__ = ["Held", "hold_budget", "round_epochs"]
 
 _MOST_ROUNDS = 6
-_FIRST_STEP = 0.7
+_FIRST_STEP = 0.6
 _SMALLEST_STEP = 0.3
 _LEAST_GAIN = 0.98
 """A step that would save less than 2 % is not worth a round."""
@@ -38,12 +39,12 @@ class Held:
     Args:
         stage: The most compressed stage that held the budget.
         rows: One `{round, share, error_rise, held}` a round.
-        notes: What its owner should know.
+        reference_epochs: How long the net was trained that the slim ones were compared with.
     """
 
     stage: Stage
     rows: list[dict[str, Any]]
-    notes: list[str]
+    reference_epochs: int
 
 
 def round_epochs(epochs: int) -> list[range]:
@@ -57,45 +58,60 @@ def round_epochs(epochs: int) -> list[range]:
     return [range(a, b) for a, b in pairwise(ends)]
 
 
-def hold_budget(job: Job, train: Split, held_out: Split, checkpoints: Checkpoints) -> Held:
+def hold_budget(job: Job, examples: HeldOut, checkpoints: Checkpoints) -> Held:
     """Search for the most compressed net whose error rise stays within the budget.
 
     Args:
         job: The run; its target has an error rise.
-        train: What is trained on.
-        held_out: What decides; no part of it is in `train`.
+        examples: What is trained on, and what decides.
         checkpoints: Where the state of each epoch goes.
     """
     budget = job.config.target.error_rise
     assert budget is not None
-    before = job.predict(job.original, held_out, "measuring the original on held-out data")
-    best, step = first_stage(job), _FIRST_STEP
+    reference = Reference(job, examples, checkpoints)
+    best, depth, search = first_stage(job), 0, _Search()
     rows: list[dict[str, Any]] = []
     for number, epochs in enumerate(round_epochs(job.config.train.epochs), 1):
-        if step > _LEAST_GAIN:
+        if (step := search.step()) > _LEAST_GAIN:
             break
         start = replace(best, model=copy.deepcopy(best.model))
         goal = job.costs.closer(start.keep, step)
-        tried = run_round(job, start, goal, epochs, train, checkpoints, name=f"-{number}")
-        rise = _rise(job, before, tried, held_out, number)
-        holds = rise.high is not None and rise.high <= budget
+        tried = run_round(job, start, goal, epochs, examples.train, checkpoints, name=f"-{number}")
         share = job.costs.share(tried.keep)
+        rise = reference.rise(tried.model, depth + 1, len(epochs), f"round {number}")
+        holds = rise.high is not None and rise.high <= budget
         rows.append({"round": number, "share": share, "error_rise": rise, "held": holds})
         if holds:
-            best = tried
-        step = _next_step(step, rise, holds)
-    nothing = bool(best.keep.all())
-    notes = [f"no round held {budget:g} points: nothing was removed"] if nothing else []
-    return Held(best, rows, notes)
+            best, depth = tried, depth + 1
+        search.saw(share, rise, holds, budget)
+    if bool(best.keep.all()):
+        job.notes.append(f"no round held {budget:g} points: nothing was removed")
+    return Held(best, rows, reference.epochs)
 
 
-def _rise(job: Job, before: Predictions, tried: Stage, held_out: Split, number: int) -> Quantity:
-    after = job.predict(tried.model, held_out, f"measuring round {number} on held-out data")
-    return compare(before, after)["error_rise"]
+@dataclass
+class _Search:
+    """Where the search stands, in shares of the full cost.
 
+    Args:
+        held: The least share that held the budget.
+        failed: The largest that did not; 0 before there is one.
+        boldness: Factor to the next share while none has failed.
+    """
 
-def _next_step(step: float, rise: Quantity, holds: bool) -> float:
-    """Return the next factor: a smaller step after a failure, a bolder one where it was free."""
-    if not holds:
-        return math.sqrt(step)
-    return max(_SMALLEST_STEP, step**2) if rise.value <= 0 else step
+    held: float = 1.0
+    failed: float = 0.0
+    boldness: float = _FIRST_STEP
+
+    def step(self) -> float:
+        """Return the factor from the last share that held to the next."""
+        return max(self.boldness, math.sqrt(self.failed / self.held))
+
+    def saw(self, share: float, rise: Quantity, holds: bool, budget: float) -> None:
+        """Learn from a round; one that left half of the budget makes the next step bolder."""
+        if not holds:
+            self.failed = max(self.failed, share)
+            return
+        self.held = share
+        if rise.high is not None and rise.high <= budget / 2:
+            self.boldness = max(_SMALLEST_STEP, self.boldness**2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -12,7 +12,7 @@ from bnnkit.io.datasets.subsets import stratified_rows
 from bnnkit.metrics.paired import paired_difference
 from bnnkit.run.pruning.job import Job
 
-__all__ = ["hold_out"]
+__all__ = ["HeldOut", "hold_out"]
 
 _DISAGREEING = 0.02
 """Share of inputs on which two good models disagree, which widens the interval of their rise."""
@@ -20,14 +20,32 @@ _DISAGREEING = 0.02
 _SHARES = (0.1, 0.5)
 
 
-def hold_out(job: Job) -> tuple[Split, Split, str]:
+@dataclass(frozen=True)
+class HeldOut:
+    """What is trained on, and what decides.
+
+    Args:
+        train: What is trained on.
+        held: What decides; no part of it is in `train`.
+        origin: Where it comes from, in words.
+        known: Whether the original was trained on it.
+    """
+
+    train: Split
+    held: Split
+    origin: str
+    known: bool
+
+
+def hold_out(job: Job) -> HeldOut:
     """Return what is trained on, what decides, and where that comes from.
 
     Raises:
         UsageError: A share has no meaning, or so few examples could never show the budget.
         DataError: The data named by `--val` cannot be read.
     """
-    train, held, origin = _parts(job)
+    examples = _parts(job)
+    held = examples.held
     least = 100 * paired_difference(torch.zeros(len(held)), torch.zeros(len(held)))["high"]
     budget = job.config.target.error_rise
     assert budget is not None
@@ -39,10 +57,10 @@ def hold_out(job: Job) -> tuple[Split, Split, str]:
             "Name more data with --val, allow more with --max-error-rise, or aim with "
             "--target-macs.",
         )
-    return train, held, origin
+    return examples
 
 
-def _parts(job: Job) -> tuple[Split, Split, str]:
+def _parts(job: Job) -> HeldOut:
     train, val = job.bench.data.train, job.config.val
     try:
         share = _needed(job) if val == "auto" else float(val)
@@ -55,7 +73,7 @@ def _parts(job: Job) -> tuple[Split, Split, str]:
             input_shape=job.bench.data.input_shape,
         )
         found = load_data(spec)
-        return train, found.test, f"the test part of {found.name}"
+        return HeldOut(train, found.test, f"the test part of {found.name}", known=False)
     if not 0 < share < 1:
         raise UsageError(
             "Reading --val",
@@ -65,7 +83,8 @@ def _parts(job: Job) -> tuple[Split, Split, str]:
         )
     generator = torch.Generator().manual_seed(job.config.train.seed)
     stays, out = stratified_rows(train.labels, share, generator)
-    return train.select(stays), train.select(out), f"{share:.0%} of the training part"
+    origin = f"{share:.0%} of the training part"
+    return HeldOut(train.select(stays), train.select(out), origin, known=True)
 
 
 def _needed(job: Job) -> float:

@@ -23,7 +23,7 @@ from bnnkit.run.pruning.job import Job
 from bnnkit.run.pruning.speed import fast_enough
 from bnnkit.run.verify import proof_size
 
-__all__ = ["Stage", "first_stage", "random_decision", "run_round"]
+__all__ = ["Stage", "first_stage", "random_decision", "run_round", "train_alone"]
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,46 @@ def run_round(
         name: Ending of the names of its checkpoints.
     """
     trainer = _trainer(job, stage.model, data, checkpoints)
-    calm = len(epochs) if _decides_at_once(job) else round(
-        len(epochs) * job.config.recovery.finetune
-    )  # fmt: skip
-    noisy = len(epochs) - calm
+    noisy = len(epochs) - _calm_epochs(job, len(epochs))
     decision = _decide(job, stage, goal, trainer, epochs[:noisy], f"noise{name}")
     return _recover(job, stage, decision, trainer, epochs[noisy:], f"finetune{name}")
+
+
+def train_alone(
+    job: Job,
+    model: nn.Module,
+    epochs: range,
+    data: Split,
+    checkpoints: Checkpoints,
+    *,
+    phase: str,
+    title: str,
+) -> nn.Module:
+    """Train a model as a slim one is trained, with nothing removed, and return it on the CPU.
+
+    Args:
+        job: The run.
+        model: What is trained.
+        epochs: For how long.
+        data: On what.
+        checkpoints: Where the state of each epoch goes.
+        phase: Its name there.
+        title: What the progress calls an epoch of it.
+    """
+    trainer = _trainer(job, model, data, checkpoints)
+    config = replace(trainer.config, epochs=epochs.stop)
+    trainer = replace(trainer, config=config, phase=phase, title=title, on_epoch=None)
+    trainer.run(epochs.start, epochs.stop)
+    return trainer.model.cpu().eval()
+
+
+def _calm_epochs(job: Job, epochs: int) -> int:
+    """Return how many epochs train the slim net: one at least, where there is one to spare."""
+    if _decides_at_once(job):
+        return epochs
+    share = job.config.recovery.finetune
+    least = 1 if share > 0 and epochs > 1 else 0
+    return max(least, round(epochs * share))
 
 
 def _decides_at_once(job: Job) -> bool:

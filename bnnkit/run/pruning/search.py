@@ -8,20 +8,15 @@ from typing import Any
 import torch
 
 from bnnkit.errors import UsageError
-from bnnkit.io.data import Split
 from bnnkit.methods import CONTROLS, METHODS, Setting
 from bnnkit.methods.select import choose
 from bnnkit.run.checkpoints import Checkpoints
-from bnnkit.run.evaluate import measure
 from bnnkit.run.pruning.budget import hold_budget
 from bnnkit.run.pruning.held_out import hold_out
 from bnnkit.run.pruning.job import Job
 from bnnkit.run.pruning.learn import Stage, first_stage, run_round
 
 __all__ = ["Learned", "learn", "rehearse"]
-
-_MEMORISED = 0.5
-"""Below this share of the error on the test part, held-out training data count as learned."""
 
 
 @dataclass(frozen=True)
@@ -79,28 +74,24 @@ def learn(job: Job, checkpoints: Checkpoints) -> Learned:
         start = first_stage(job)
         goal, epochs = job.costs.goal(start.keep), range(config.train.epochs)
         return Learned(run_round(job, start, goal, epochs, data.train, checkpoints))
-    train, held_out, origin = hold_out(job)
-    held = hold_budget(job, train, held_out, checkpoints)
-    job.notes += [*held.notes, *_memorised(job, held_out, origin)]
-    search = {"data": origin, "n": len(held_out), "rounds": held.rows}
+    examples = hold_out(job)
+    held = hold_budget(job, examples, checkpoints)
+    if examples.known:
+        job.notes.append(
+            f"the budget was judged on {examples.origin}, which the original was trained on and "
+            "may know by heart; so slim nets were compared with the original trained on without "
+            f"it, {held.reference_epochs} epochs with nothing removed; --val names fresh data"
+        )
+    search = {
+        "data": examples.origin,
+        "n": len(examples.held),
+        "known": examples.known,
+        "reference_epochs": held.reference_epochs,
+        "rounds": held.rows,
+    }
     return Learned(held.stage, {"search": search})
 
 
 def _by_budget(job: Job) -> bool:
     """Tell whether the error budget decides; beside a stated cost it is a gate alone."""
     return job.config.target.error_rise is not None and not job.config.target.costs()
-
-
-def _memorised(job: Job, held_out: Split, origin: str) -> list[str]:
-    """Return a note where the original knows the held-out data by heart."""
-    on_held = measure(job.predict(job.original, held_out, "measuring the original"))["error"]
-    on_test = measure(
-        job.predict(job.original, job.bench.data.test, "measuring the original")
-    )["error"]  # fmt: skip
-    if on_held.value >= _MEMORISED * on_test.value:
-        return []
-    return [
-        f"the budget was judged on {origin}, which the original knows: its error there is "
-        f"{on_held.value:.2f} % and {on_test.value:.2f} % on the test part, so the budget was "
-        "held more strictly than asked; name fresh data with --val"
-    ]

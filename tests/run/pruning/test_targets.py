@@ -1,5 +1,7 @@
 """`prune` towards a target, under a budget, and with help from the original."""
 
+import copy
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -8,13 +10,17 @@ import torch
 import bnnkit
 from bnnkit.errors import UsageError
 from bnnkit.graph.count import count_macs
-from bnnkit.run.precision import choose_device
+from bnnkit.run.checkpoints import Checkpoints
+from bnnkit.run.evaluate import compare
+from bnnkit.run.loop import Trainer
+from bnnkit.run.precision import choose_device, choose_precision
 from bnnkit.run.progress import SilentProgress
-from bnnkit.run.pruning.budget import round_epochs
+from bnnkit.run.pruning.budget import _Search, round_epochs
 from bnnkit.run.pruning.held_out import hold_out
 from bnnkit.run.pruning.job import Job
+from bnnkit.run.pruning.reference import Reference, added
 from bnnkit.run.setup import as_data_spec, as_model_spec, set_up
-from bnnkit.spec import DataSpec, ModelSpec
+from bnnkit.spec import DataSpec, ModelSpec, Quantity
 from bnnkit.spec.config import TrainConfig
 from bnnkit.spec.gates import GateOptions
 from bnnkit.spec.prune import PruneConfig, RecoveryConfig, SbpConfig, Target
@@ -84,7 +90,8 @@ def test_the_budget_decides_how_much_goes(original, tmp_path):
 
 def test_what_decides_is_neither_trained_on_nor_tested_on(original):
     job = job_of(original, PruneConfig(target=Target(error_rise=3.0)))
-    train, held, origin = hold_out(job)
+    examples = hold_out(job)
+    train, held = examples.train, examples.held
     images = [
         {x.numpy().tobytes() for x in torch.cat([x for x, _ in part.batches(256)])}
         for part in (train, held, job.bench.data.test)
@@ -92,9 +99,11 @@ def test_what_decides_is_neither_trained_on_nor_tested_on(original):
     assert len(train) + len(held) == len(job.bench.data.train)
     assert not images[0] & images[1]
     assert not images[1] & images[2]
-    assert origin.endswith("of the training part")
+    assert examples.origin.endswith("of the training part")
+    assert examples.known
     named = job_of(original, PruneConfig(target=Target(error_rise=3.0), val="digits"))
-    assert hold_out(named)[2] == "the test part of digits"
+    assert hold_out(named).origin == "the test part of digits"
+    assert not hold_out(named).known
 
 
 @pytest.mark.parametrize(
@@ -111,6 +120,52 @@ def test_what_cannot_come_true_is_refused_before_training(original, tmp_path, co
     with pytest.raises(UsageError, match=message):
         bnnkit.prune(original, "digits", config, out=tmp_path / "slim")
     assert not (tmp_path / "slim").exists()
+
+
+def test_a_reference_that_was_harmed_is_charged_and_a_better_one_is_no_credit():
+    rise = Quantity(0.4, "points", 1000, 0.1, 0.7, 0.95)
+    worse = added(rise, Quantity(0.3, "points", 1000, -0.1, 0.7, 0.95))
+    assert worse.value == pytest.approx(0.7)
+    assert worse.high == pytest.approx(0.7 + 0.5)  # hypot of half-widths .3 and .4
+    assert worse.low == pytest.approx(0.7 - 0.5)
+    assert added(rise, Quantity(-0.3, "points", 1000, -0.5, -0.1, 0.95)) == rise
+
+
+def test_slim_nets_are_compared_with_the_original_trained_on_without_the_held_out(
+    original, tmp_path
+):
+    job = job_of(original, PruneConfig(train=TRAIN, target=Target(error_rise=3.0), val="0.5"))
+    examples = hold_out(job)
+    checkpoints = Checkpoints(tmp_path, {}, resume=False, force=False)
+    reference = Reference(job, examples, checkpoints)
+    untouched = reference.rise(job.original, 1, 1, "round 1")
+    assert reference.epochs == 1
+    trained = copy.deepcopy(job.original)
+    Trainer(
+        trained, examples.train, replace(TRAIN, epochs=1),
+        choose_precision("auto", job.device), job.device,
+    ).run(0, 1)  # fmt: skip
+    ours = job.predict(trained.eval(), examples.held, "")
+    theirs = job.predict(job.original, examples.held, "")
+    fall = compare(ours, theirs)["error_rise"].value
+    assert untouched.value >= fall  # the original knows them: it looks better than it is
+    reference.rise(job.original, 1, 1, "round 2")  # the same depth is not trained for again
+    assert reference.epochs == 1
+    named = job_of(original, PruneConfig(target=Target(error_rise=3.0), val="digits"))
+    fresh = Reference(named, hold_out(named), checkpoints)
+    assert fresh.rise(named.original, 1, 1, "round 1").value == 0.0
+    assert fresh.epochs == 0
+
+
+@pytest.mark.parametrize(("held", "failed", "step"), [(1.0, 0.0, 0.6), (1.0, 0.6, 0.6**0.5)])
+def test_the_next_step_lies_between_what_held_and_what_failed(held, failed, step):
+    search = _Search(held, failed)
+    assert search.step() == pytest.approx(step)
+    search.saw(0.8, Quantity(0.1, "points", 10, -0.1, 0.2, 0.95), True, 0.5)
+    assert search.held == 0.8
+    assert search.boldness == pytest.approx(0.36)
+    search.saw(0.7, Quantity(0.6, "points", 10, 0.4, 0.8, 0.95), False, 0.5)
+    assert search.step() == pytest.approx((0.7 / 0.8) ** 0.5)
 
 
 @pytest.mark.parametrize("epochs", [0, 1, 2, 3, 7, 10, 40])

@@ -1,0 +1,112 @@
+"""What a slim net is compared with on held-out examples: the original, or the original trained on.
+
+An original that was trained on these examples knows some of their labels by heart. Training
+without them forgets that, in a slim net and in a full one alike, and beside the original each
+round would be charged with it. So the reference is then the full net with nothing removed,
+trained without them for as long and in the same way. That this has not harmed it is judged on
+examples that all of them were trained on:
+
+    rise = [error(slim) - error(reference)] on held-out examples
+           + max(0, error(reference) - error(original)) on training examples
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from bnnkit.run.checkpoints import Checkpoints
+from bnnkit.run.evaluate import Predictions, compare
+from bnnkit.run.pruning.held_out import HeldOut
+from bnnkit.run.pruning.job import Job
+from bnnkit.run.pruning.learn import train_alone
+from bnnkit.spec import Quantity
+
+__all__ = ["Reference", "added"]
+
+
+@dataclass(frozen=True)
+class _Yardstick:
+    """A reference on held-out examples, and its own rise over the original."""
+
+    on_held: Predictions
+    drift: Quantity | None = None
+
+
+class Reference:
+    """The net that held-out errors are compared with, one for each number of rounds that held.
+
+    Args:
+        job: The run.
+        examples: What is trained on, and what decides.
+        checkpoints: Where the state of each epoch goes.
+    """
+
+    def __init__(self, job: Job, examples: HeldOut, checkpoints: Checkpoints) -> None:
+        self.job = job
+        self.examples = examples
+        self.checkpoints = checkpoints
+        self.epochs = 0
+        self._yardsticks: list[_Yardstick] = []
+        self._model: nn.Module = job.teacher()
+        if examples.known:
+            source = torch.Generator().manual_seed(job.config.train.seed)
+            self._seen = examples.train.take(len(examples.held), source)
+            self._before = self._predict(self._model, "the original on training data", seen=True)
+        else:
+            self._original = _Yardstick(self._predict(self._model, "the original"))
+
+    def rise(self, model: nn.Module, depth: int, epochs: int, name: str) -> Quantity:
+        """Return how much worse a slim net is, in points of error.
+
+        Args:
+            model: The slim net.
+            depth: How many rounds made it.
+            epochs: How long the last of them was.
+            name: What the round is called.
+        """
+        yardstick = self._yardstick(depth, epochs)
+        found = compare(yardstick.on_held, self._predict(model, name))["error_rise"]
+        return found if yardstick.drift is None else added(found, yardstick.drift)
+
+    def _yardstick(self, depth: int, epochs: int) -> _Yardstick:
+        if not self.examples.known:
+            return self._original
+        while len(self._yardsticks) < depth:
+            number = len(self._yardsticks) + 1
+            self._model = train_alone(
+                self.job, self._model, range(epochs), self.examples.train, self.checkpoints,
+                phase=f"reference-{number}", title=f"reference {number}, epoch",
+            )  # fmt: skip
+            self.epochs += epochs
+            seen = self._predict(self._model, "the reference on training data", seen=True)
+            self._yardsticks.append(
+                _Yardstick(
+                    self._predict(self._model, "the reference"),
+                    compare(self._before, seen)["error_rise"],
+                )
+            )
+        return self._yardsticks[depth - 1]
+
+    def _predict(self, model: nn.Module, what: str, *, seen: bool = False) -> Predictions:
+        split = self._seen if seen else self.examples.held
+        return self.job.predict(model, split, f"measuring {what}")
+
+
+def added(rise: Quantity, drift: Quantity) -> Quantity:
+    """Add what a reference lost against the original to what is lost against the reference.
+
+    The two are measured on different examples, so the squares of their half-widths add up. A
+    reference that is better than the original is no credit.
+    """
+    if drift.value <= 0 or rise.low is None or rise.high is None:
+        return rise
+    assert drift.low is not None
+    assert drift.high is not None
+    below = math.hypot(rise.value - rise.low, drift.value - drift.low)
+    above = math.hypot(rise.high - rise.value, drift.high - drift.value)
+    value = rise.value + drift.value
+    return replace(rise, value=value, low=value - below, high=value + above)
