@@ -125,7 +125,7 @@ Finetune = Annotated[
         metavar="SHARE",
         min=0,
         max=1,
-        show_default=str(RecoveryConfig.finetune),
+        show_default="0.25, towards a target 0.6",
         rich_help_panel=_RECOVERY,
         help="Share of the epochs, at the end, that train the slim net.",
     ),

@@ -46,10 +46,12 @@ class Aim:
     Args:
         target: Share of the full cost.
         share: Returns the share that keeping `[units]` costs.
+        steps: Optimiser steps that there are to reach it.
     """
 
     target: float
     share: Callable[[Tensor], float]
+    steps: int
 
 
 @dataclass(frozen=True)

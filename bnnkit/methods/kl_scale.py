@@ -8,10 +8,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["DualAscent", "KlScale"]
+__all__ = ["DualAscent", "KlScale", "noise_rate"]
 
-_UPDATES = 60
-"""Updates over one training phase: each looks at a decision that has had time to move."""
+_UPDATES, _STEPS = 60, 5
+"""Updates over one training phase, and the fewest steps between two: each looks at a decision that
+has had time to move."""
+
+_TRAVEL = 6.0
+"""How far log σ must be able to move in a phase, from any start to noise or to none."""
+
+_MOST_RATE = 0.1
 
 _INTEGRAL, _PROPORTIONAL = 2.0, 10.0
 """Growth of log λ, an update, with the excess, and with its change since the last update.
@@ -61,12 +67,14 @@ class DualAscent(KlScale):
     Args:
         target: c*, the share of the full cost to reach.
         share: Returns the share that the present decision costs.
+        steps: Optimiser steps of the phase.
     """
 
-    def __init__(self, target: float, share: Callable[[], float]) -> None:
+    def __init__(self, target: float, share: Callable[[], float], steps: int) -> None:
         super().__init__()
         self.target = target
         self._share = share
+        self._updates = max(1, min(_UPDATES, steps // _STEPS))
         self.next_at: Tensor
         self.excess: Tensor
         self.register_buffer("next_at", torch.tensor(0.0, dtype=torch.float64))
@@ -85,5 +93,23 @@ class DualAscent(KlScale):
             log_scale = math.log(float(self.scale)) + growth
             self.scale.fill_(math.exp(min(max(log_scale, _RANGE[0]), _RANGE[1])))
             self.excess.fill_(excess)
-            self.next_at.fill_(progress + 1 / _UPDATES)
+            self.next_at.fill_(progress + 1 / self._updates)
         return float(self.scale)
+
+
+def noise_rate(lr: float, steps: int | None) -> float:
+    """Return the learning rate of a posterior's log σ where none is stated.
+
+    Ten times that of the weights; more where there is a target and so few steps that Adam, whose
+    steps are as long as its rate, could not bring log σ to either end of its range. The rate
+    decays linearly, which halves the way.
+
+    Args:
+        lr: Of the weights.
+        steps: That there are to reach a target; None where there is none.
+
+    >>> noise_rate(1e-3, None), noise_rate(1e-3, 160)
+    (0.01, 0.075)
+    """
+    least = 0.0 if not steps else min(_MOST_RATE, 2 * _TRAVEL / steps)
+    return max(10 * lr, least)

@@ -24,7 +24,7 @@ from bnnkit.graph.attach import Attachment, attach
 from bnnkit.graph.structure import Structure, matches
 from bnnkit.layers.log_normal_gates import LogNormalGates
 from bnnkit.methods.base import Aim, Decision, Setting
-from bnnkit.methods.kl_scale import DualAscent, KlScale
+from bnnkit.methods.kl_scale import DualAscent, KlScale, noise_rate
 from bnnkit.spec.prune import SbpConfig
 
 __all__ = ["Sbp"]
@@ -71,10 +71,11 @@ class Sbp:
         ).to(device)
         weight = kl_weights(structure, config) / n_examples
         self._weight = (weight if price is None else weight * price / price.mean()).to(device)
+        self._steps = None if aim is None else aim.steps
         self.scale = (
             KlScale(config.kl_warmup)
             if aim is None
-            else DualAscent(aim.target, lambda: aim.share(self._open()))
+            else DualAscent(aim.target, lambda: aim.share(self._open()), aim.steps)
         )
         self._carrier = nn.ModuleDict({"gates": self.gates, "scale": self.scale})
 
@@ -102,7 +103,7 @@ class Sbp:
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Return (μ, log σ) with their own rate, without weight decay."""
-        rate = 10 * lr if self.config.noise_lr is None else self.config.noise_lr
+        rate = self.config.noise_lr or noise_rate(lr, self._steps)
         return [{"params": list(self.gates.parameters()), "lr": rate, "weight_decay": 0.0}]
 
     def penalty(self, progress: float) -> Tensor:

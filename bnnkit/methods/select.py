@@ -1,11 +1,17 @@
 """Which units go, so that a net costs what it may: the cheapest losses of score go first.
 
-For each class the units go in the order of their score. Along that order the score lost, S_j,
-and the cost saved, V_j, make a path; the next step of a class is the one with the least S per V,
-which is the first edge of the path's lower convex hull. Where every unit saves alike an edge is
-one unit. Where time falls in stairs (kernels work in blocks of channels) an edge ends where a
-stair does, so no unit is given away for nothing. What a unit saves depends on its neighbours, so
-after each few steps everything is computed again.
+For each class the units go in the order of their score s. What is lost when units go is
+
+    L = S log(R / (R - Σ s)),
+
+with S the score of the whole class and R that of what is left of it: the sum of the scores to
+first order, and more and more where little is left, since scores are taken one unit at a time and
+the last units of a layer do the work of all. Along the order the loss L_j and the cost saved, V_j,
+make a path; the next step of a class is the one with the least L per V, which is the first edge of
+the path's lower convex hull. Where every unit saves alike an edge is one unit. Where time falls in
+stairs (kernels work in blocks of channels) an edge ends where a stair does, so no unit is given
+away for nothing. What a unit saves depends on its neighbours, so after each few steps everything
+is computed again.
 """
 
 from __future__ import annotations
@@ -25,6 +31,9 @@ __all__ = ["choose"]
 
 _SHARE = 0.125
 """Share of what is still to be saved that is taken before savings are computed again."""
+
+_REST = 1e-3
+"""Share of a class's score that stays when its last unit goes, so that a class can go whole."""
 
 _BLOCKS = (1, 4, 8, 16)
 """Widths that may take less time than those just below them, and so are tried when reopening."""
@@ -165,7 +174,9 @@ class _Chooser:
             wider[units] = True
             if (total := self.cost.total(wider)) <= target:
                 basis = max(total - before, 1e-12) if self.per_cost else len(units)
-                return wider, float(self.score[units].clamp(min=0).sum()) / basis
+                left = c.first + wider[c.units].nonzero().reshape(-1)
+                order = torch.cat([units, left[~torch.isin(left, units)]])
+                return wider, float(self._lost(index, order)[len(units) - 1]) / basis
         return None
 
     def _all_steps(self, keep: Tensor) -> list[_Steps]:
@@ -198,13 +209,29 @@ class _Chooser:
     def _steps(self, index: int, order: Tensor, path: Tensor, last: bool) -> _Steps:
         widths = len(order) - torch.arange(1, len(order) + 1)
         allowed = (widths % self._step(index) == 0) & ((widths > 0) | (not last))
-        lost = self.score[order].clamp(min=0).cumsum(0)
+        lost = self._lost(index, order)
         ends = (allowed & lost.isfinite()).nonzero().reshape(-1) + 1
         saved, lost = path[ends - 1], lost[ends - 1]
         on = _lower_hull(saved if self.per_cost else ends.double(), lost)
         ends, saved, lost = ends[on], _differences(saved[on]), _differences(lost[on])
         basis = saved if self.per_cost else _differences(ends.double())
         return _Steps(order, ends, saved, lost / basis)
+
+    def _lost(self, index: int, order: Tensor) -> Tensor:
+        """Return the score lost when the first 1, 2 … n of a class's kept units have gone.
+
+        Args:
+            index: Of the class.
+            order: `[n]` all of its kept units.
+        """
+        lost = self.score[order].clamp(min=0)
+        whole = self.score[self.structure.classes[index].units].clamp(min=0).sum()
+        if not self.per_cost or not 0 < float(whole) < math.inf:
+            return lost.cumsum(0)
+        # what is left after each, added up from the last unit: differences would round to below 0
+        left = lost.flip(0).cumsum(0).flip(0) + _REST * whole
+        after = torch.cat([left[1:], _REST * whole[None]])
+        return whole * torch.log(left[0] / after)
 
     def _step(self, index: int) -> int:
         """Return how many units of a class make a multiple of `round_to` channels."""

@@ -31,7 +31,7 @@ from bnnkit.graph.structure import UNGATED, Structure
 from bnnkit.layers.bayesian_weights import Blocks, DiagonalWeights, MatrixNormalWeights
 from bnnkit.layers.weight_priors import GroupPrior, SinglePrior
 from bnnkit.methods.base import Aim, Decision
-from bnnkit.methods.kl_scale import DualAscent, KlScale
+from bnnkit.methods.kl_scale import DualAscent, KlScale, noise_rate
 from bnnkit.spec.posterior_config import LOG_SIGMA_RANGE, PosteriorConfig
 
 __all__ = ["Posterior", "Prior", "WeightMethod", "covered_layers", "kl_coefficient"]
@@ -82,10 +82,11 @@ class WeightMethod(ABC):
             self._prior(_means(layer).detach(), posterior)
             for layer, posterior in zip(self._layers, self._posteriors, strict=True)
         ]
+        self._steps = None if aim is None else aim.steps
         self.scale = (
             KlScale()
             if aim is None
-            else DualAscent(aim.target, lambda: aim.share(self._open(self._units()[0])))
+            else DualAscent(aim.target, lambda: aim.share(self._open(self._units()[0])), aim.steps)
         )
         held = {
             "posteriors": nn.ModuleList(self._posteriors).to(device),
@@ -119,7 +120,7 @@ class WeightMethod(ABC):
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Return the variances with their own rate, without weight decay."""
-        rate = 10 * lr if self.config.noise_lr is None else self.config.noise_lr
+        rate = self.config.noise_lr or noise_rate(lr, self._steps)
         return [{"params": list(self._carrier.parameters()), "lr": rate, "weight_decay": 0.0}]
 
     def penalty(self, progress: float) -> Tensor:

@@ -50,16 +50,17 @@ def check_prune(config: PruneConfig, gates: GateOptions | None = None) -> None:
             "Pruning", "--removal-seed with epochs", "a random removal is not trained for",
             "Add --epochs 0.",
         )  # fmt: skip
-    noisy = train.epochs - round(train.epochs * config.recovery.finetune)
+    noisy = train.epochs - config.calm_epochs(train.epochs)
     if config.removal_seed is None and config.method not in CONTROLS and not noisy:
         raise UsageError(
             "Pruning",
-            f"--epochs {train.epochs} with --finetune {config.recovery.finetune:g}",
+            f"--epochs {train.epochs} with --finetune {config.recovery.finetune or 0:g}",
             "no epoch is left to learn from which channels are needed",
             "Use more epochs; --dry-run shows what could go, --removal-seed N removes at random.",
         )
     if gates is not None and gates.speedup_at is not None:
         _check_setting(config, parse_setting(gates.speedup_at))
+    _check_val(config)
 
 
 def check_method(config: PruneConfig) -> None:
@@ -70,6 +71,19 @@ def check_method(config: PruneConfig) -> None:
             "Pruning", f"--method {config.method!r}", "it is not known",
             did_you_mean(config.method, known),
         )  # fmt: skip
+
+
+def _check_val(config: PruneConfig) -> None:
+    """Refuse to name what decides where nothing is decided by it."""
+    if config.val == PruneConfig.val or config.target.is_budget():
+        return
+    why, hint = "there is none", "Add --max-error-rise 0.5, or leave --val out."
+    if config.target.error_rise is not None:
+        why = "beside a cost that is aimed at the budget only judges, on the test part"
+        hint = "Leave --val out, or the target."
+    raise UsageError(
+        "Reading --val", repr(config.val), f"it decides about an error budget, and {why}", hint
+    )
 
 
 def _check_scales(config: PruneConfig) -> None:

@@ -26,7 +26,11 @@ __all__ = [
 
 COSTS = ("none", "macs", "params", "latency")
 
+_RUNTIMES = ("onnxruntime", "torch")
+
 _NOISE = ("example", "batch")
+
+_FINETUNE, _FINETUNE_TO_TARGET = 0.25, 0.6
 
 _BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9,
           "kib": 2**10, "mib": 2**20, "gib": 2**30}  # fmt: skip
@@ -77,7 +81,8 @@ class RecoveryConfig:
     """What follows the decision, for every method alike.
 
     Args:
-        finetune: Share of the epochs, at the end, that train the slim net.
+        finetune: Share of the epochs, at the end, that train the slim net; None takes a quarter,
+            and six tenths where a target has to be reached, which costs the net more.
         distill: Weight of the original's answers in the loss; the labels keep the rest.
         temperature: Temperature of both answers in that loss (Hinton et al. 2015).
         reestimate: Training batches that the batch-norm statistics are measured on anew, right
@@ -87,13 +92,14 @@ class RecoveryConfig:
         UsageError: A value has no meaning.
     """
 
-    finetune: float = 0.25
+    finetune: float | None = None
     distill: float = 0.0
     temperature: float = 4.0
     reestimate: int = 0
 
     def __post_init__(self) -> None:
-        share_of_one("--finetune", self.finetune)
+        if self.finetune is not None:
+            share_of_one("--finetune", self.finetune)
         share_of_one("--distill", self.distill)
         positive("--distill-temperature", self.temperature)
         if self.reestimate < 0:
@@ -140,11 +146,17 @@ class Target:
                 "Choosing a target", " and ".join(f"--target-{name}" for name in self.costs()),
                 "a run reaches one of them", "Keep one, and judge the others with gates.",
             )  # fmt: skip
+        if self.speedup_at is not None:
+            parse_setting(self.speedup_at)
 
     def costs(self) -> dict[str, float]:
         """Return the stated one of `macs`, `size` and `speedup`, `{name: value}`, if any."""
         named = {"macs": self.macs, "size": self.size, "speedup": self.speedup}
         return {name: float(value) for name, value in named.items() if value is not None}
+
+    def is_budget(self) -> bool:
+        """Tell whether the error budget decides; beside a stated cost it only judges."""
+        return self.error_rise is not None and not self.costs()
 
     def __bool__(self) -> bool:
         """Tell whether anything is aimed at."""
@@ -197,6 +209,20 @@ class PruneConfig:
     def __post_init__(self) -> None:
         if self.cost is not None and self.cost not in COSTS:
             raise refused("--cost", self.cost, "it is not known", did_you_mean(self.cost, COSTS))
+        if self.times_layers():
+            self.timed_at()
+
+    def calm_epochs(self, epochs: int) -> int:
+        """Return how many of some epochs train the slim net, after the noise.
+
+        One at least, where there is one to spare; and unless it is stated otherwise one is left
+        for the noise.
+        """
+        share, least = self.recovery.finetune, 1 if epochs > 1 else 0
+        if share is None:
+            share = _FINETUNE_TO_TARGET if self.target else _FINETUNE
+            return min(max(least, round(epochs * share)), max(0, epochs - 1))
+        return max(least, round(epochs * share)) if share > 0 else 0
 
     def times_layers(self) -> bool:
         """Tell whether latency is a cost of this run, and not only measured at its end."""
@@ -206,7 +232,8 @@ class PruneConfig:
         """Return where latency is measured: runtime, device, threads and batch.
 
         Raises:
-            UsageError: `speedup_at` states a batch size or a thread count that is none.
+            UsageError: `speedup_at` states a batch size or a thread count that is none, or what
+                layers are not timed by.
         """
         runtime = "onnxruntime" if "onnx" in self.formats else "torch"
         usual = {
@@ -221,7 +248,20 @@ class PruneConfig:
         for key in ("batch", "threads"):
             if key in stated and not (stated[key].isdecimal() and int(stated[key])):
                 raise refused("--speedup-at", f"{key}={stated[key]}", "it is a number above 0")
-        return {**usual, **stated}
+        at = {**usual, **stated}
+        if at["runtime"] not in _RUNTIMES:
+            raise refused(
+                "--speedup-at", f"runtime={at['runtime']}", "what is aimed at is timed under "
+                "onnxruntime or torch", did_you_mean(at["runtime"], _RUNTIMES),
+            )  # fmt: skip
+        if not at["device"].startswith(("cpu", "cuda")):
+            raise refused("--speedup-at", f"device={at['device']}", "it is cpu or cuda")
+        if at["device"].startswith("cuda") and at["runtime"] != "torch":
+            raise refused(
+                "--speedup-at", "runtime=onnxruntime with device=cuda", "it is timed on the CPU "
+                "only", "Use runtime=torch there.",
+            )  # fmt: skip
+        return at
 
     def aimed(self, gates: GateOptions | None) -> PruneConfig:
         """Return the configuration whose target includes the gates that are targets as well.
@@ -264,8 +304,8 @@ def parse_size(text: str) -> int:
     return round(Fraction(found[1]) * _BYTES[found[2].lower()])
 
 
-def finetune_share(share: float | None, count: int | None, epochs: int) -> float:
-    """Return the share of the epochs that train the slim net.
+def finetune_share(share: float | None, count: int | None, epochs: int) -> float | None:
+    """Return the share of the epochs that train the slim net; None where it is not stated.
 
     Args:
         share: As stated.
@@ -281,7 +321,7 @@ def finetune_share(share: float | None, count: int | None, epochs: int) -> float
             "both say the same thing", "Keep one.",
         )  # fmt: skip
     if count is None:
-        return RecoveryConfig.finetune if share is None else share
+        return share
     if count > epochs:
         raise refused("--finetune-epochs", count, f"there are {epochs} epochs in all")
     return count / epochs if epochs else 0.0

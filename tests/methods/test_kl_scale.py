@@ -32,7 +32,7 @@ class Plant:
 @pytest.mark.parametrize(("low", "high"), [(1.0, 8.0), (5.0, 12.0), (-3.0, 2.0)])
 def test_the_ascent_settles_where_the_cost_is_what_was_asked(target, low, high):
     plant = Plant(400, low, high, lag=40)
-    ascent = DualAscent(target, plant.share)
+    ascent = DualAscent(target, plant.share, 1000)
     for step in range(1000):
         plant.step(ascent(step / 1000))
     assert abs(plant.share() - target) < 0.06
@@ -40,9 +40,9 @@ def test_the_ascent_settles_where_the_cost_is_what_was_asked(target, low, high):
 
 def test_its_state_is_what_a_resumed_run_needs():
     shares = iter([1.0, 0.9, 0.8, 0.7])
-    whole = DualAscent(0.5, lambda: next(shares))
+    whole = DualAscent(0.5, lambda: next(shares), 1000)
     first = [whole(p) for p in (0.1, 0.2)]
-    resumed = DualAscent(0.5, iter([0.8]).__next__)
+    resumed = DualAscent(0.5, iter([0.8]).__next__, 1000)
     resumed.load_state_dict(whole.state_dict())
     assert resumed(0.3) == whole(0.3)
     assert first[0] > 1.0

@@ -160,7 +160,7 @@ def test_annealing_is_exponential():
 
 
 def test_an_aim_raises_the_weight_until_it_is_reached():
-    aim = Aim(0.5, lambda keep: float(keep.float().mean()))
+    aim = Aim(0.5, lambda keep: float(keep.float().mean()), 1000)
     _, method, _ = start(Ard, aim=aim)
     for progress in (0.0, 0.2, 0.4, 0.6):
         method.penalty(progress)

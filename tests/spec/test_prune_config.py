@@ -73,6 +73,23 @@ def test_where_latency_is_timed():
         PruneConfig(target=Target(speedup=2.0, speedup_at="batch=many")).timed_at()
 
 
+@pytest.mark.parametrize(
+    ("config", "epochs", "calm"),
+    [
+        (PruneConfig(), 4, 1),
+        (PruneConfig(), 2, 1),
+        (PruneConfig(), 1, 0),
+        (PruneConfig(target=Target(macs=0.5)), 10, 6),
+        (PruneConfig(target=Target(macs=0.5)), 1, 0),
+        (PruneConfig(recovery=RecoveryConfig(finetune=0.0)), 4, 0),
+        (PruneConfig(recovery=RecoveryConfig(finetune=0.1)), 2, 1),
+        (PruneConfig(recovery=RecoveryConfig(finetune=1.0)), 4, 4),
+    ],
+)
+def test_the_slim_net_is_trained_wherever_there_is_an_epoch_to_spare(config, epochs, calm):
+    assert config.calm_epochs(epochs) == calm
+
+
 def test_noise_is_drawn_for_examples_or_for_batches():
     assert SbpConfig().noise == "example"
     with pytest.raises(UsageError, match="--noise: 'pixel'"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -91,7 +92,8 @@ def run_round(
         name: Ending of the names of its checkpoints.
     """
     trainer = _trainer(job, stage.model, data, checkpoints)
-    noisy = len(epochs) - _calm_epochs(job, len(epochs))
+    calm = len(epochs) if _decides_at_once(job) else job.config.calm_epochs(len(epochs))
+    noisy = len(epochs) - calm
     decision = _decide(job, stage, goal, trainer, epochs[:noisy], f"noise{name}")
     return _recover(job, stage, decision, trainer, epochs[noisy:], f"finetune{name}")
 
@@ -122,15 +124,6 @@ def train_alone(
     trainer = replace(trainer, config=config, phase=phase, title=title, on_epoch=None)
     trainer.run(epochs.start, epochs.stop)
     return trainer.model.cpu().eval()
-
-
-def _calm_epochs(job: Job, epochs: int) -> int:
-    """Return how many epochs train the slim net: one at least, where there is one to spare."""
-    if _decides_at_once(job):
-        return epochs
-    share = job.config.recovery.finetune
-    least = 1 if share > 0 and epochs > 1 else 0
-    return max(least, round(epochs * share))
 
 
 def _decides_at_once(job: Job) -> bool:
@@ -170,7 +163,8 @@ def _decide(
     aim = None
     if goal is not None:
         full = goal.cost.total(torch.ones(structure.n_units, dtype=torch.bool))
-        aim = Aim(goal.limit / full, goal.share)
+        steps = len(epochs) * math.ceil(len(trainer.data) / config.train.batch_size)
+        aim = Aim(goal.limit / full, goal.share, steps)
     setting = Setting(
         structure, trainer.model, config, len(trainer.data), generator, job.device, price, aim,
         job.costs.round_to(),

@@ -79,8 +79,8 @@ def learn(job: Job, checkpoints: Checkpoints) -> Learned:
     if examples.known:
         job.notes.append(
             f"the budget was judged on {examples.origin}, which the original was trained on and "
-            "may know by heart; so slim nets were compared with the original trained on without "
-            f"it, {held.reference_epochs} epochs with nothing removed; --val names fresh data"
+            "may know by heart; so slim nets were compared with a full one that was made to "
+            f"forget it and trained for {held.reference_epochs} epochs; --val names fresh data"
         )
     search = {
         "data": examples.origin,
