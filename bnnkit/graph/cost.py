@@ -174,8 +174,8 @@ def parameters_cost(model: nn.Module, structure: Structure) -> ProductCost:
 def bytes_cost(model: nn.Module, structure: Structure) -> ProductCost:
     """Return the size of the safetensors file: parameters, buffers, and its table of contents.
 
-    The table counts at full width; its numbers lose a few digits in a slim model. The plan, which
-    a run directory stores with the tensors, is not counted.
+    The table counts at full width; its numbers lose a few digits in a slim model. The plan that a
+    run directory stores with the tensors is not among them: it depends on more than on widths.
 
     Args:
         model: The analysed model at full width.

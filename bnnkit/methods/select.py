@@ -84,8 +84,12 @@ def choose(
             raise UsageError(
                 f"Reaching {target:,.6g} {cost.unit}",
                 f"{least:,.6g} {cost.unit} with everything closed that can be",
-                "the rest is locked, or must keep one unit each",
-                "Ask for less, or let more layers go: 'bnnkit inspect' says what is locked.",
+                "the rest is locked, or must keep one unit each"
+                if round_to == 1
+                else f"widths stay at multiples of {round_to} channels, and the rest is locked",
+                "Ask for less, or let more layers go: 'bnnkit inspect' says what is locked."
+                if round_to == 1
+                else "Ask for less, or use a smaller --round-to.",
             )
         keep = closed
     return chooser.fill(keep, target)

@@ -19,8 +19,9 @@ from typing import Any
 from bnnkit.run.checkpoints import Checkpoints
 from bnnkit.run.pruning.held_out import HeldOut
 from bnnkit.run.pruning.job import Job
-from bnnkit.run.pruning.learn import Stage, first_stage, run_round
+from bnnkit.run.pruning.learn import run_round
 from bnnkit.run.pruning.reference import Reference
+from bnnkit.run.pruning.stage import Stage, first_stage
 from bnnkit.spec import Quantity
 
 __all__ = ["Held", "hold_budget", "round_epochs"]

@@ -12,7 +12,7 @@ from torch import nn
 from bnnkit.graph.count import count_macs, count_parameters
 from bnnkit.graph.scatter import write_back
 from bnnkit.graph.settle import slim_exactly
-from bnnkit.io.rundir import METRICS, write_plan
+from bnnkit.io.rundir import METRICS, MODEL_SAFETENSORS, write_plan
 from bnnkit.methods import CONTROLS
 from bnnkit.run.artefacts import exactness, file_bytes, gated_predictor, speed, write_and_check
 from bnnkit.run.checkpoints import Checkpoints
@@ -20,7 +20,7 @@ from bnnkit.run.describe import class_rows, layer_rows, locked_rows
 from bnnkit.run.evaluate import Predictions, compare, measure
 from bnnkit.run.evaluation import size_ratios
 from bnnkit.run.pruning.job import Job
-from bnnkit.run.pruning.learn import Stage
+from bnnkit.run.pruning.stage import Stage
 from bnnkit.run.verify import proof_size
 from bnnkit.spec import Report
 
@@ -72,7 +72,11 @@ def deliver(
     latency = speed(
         job.original, slim, folder, shape, config.batches, config.threads, job.progress
     )
-    sizes = {"original": _sizes(job.original, shape), "slim": _sizes(slim, shape)}
+    delivered = next(w.bytes for w in written if w.path.name == MODEL_SAFETENSORS)
+    sizes = {
+        "original": _sizes(job.original, shape, file_bytes(job.original)),
+        "slim": _sizes(slim, shape, delivered),  # with its plan
+    }
     return job.report(
         {
             "original": {**measure(before), **sizes["original"]},
@@ -118,9 +122,9 @@ def _advice(job: Job, stage: Stage, before: Predictions) -> list[str]:
     return out
 
 
-def _sizes(model: nn.Module, shape: Sequence[int]) -> dict[str, int]:
+def _sizes(model: nn.Module, shape: Sequence[int], size: int) -> dict[str, int]:
     return {
         "parameters": count_parameters(model),
         "macs": count_macs(model, tuple(shape)),
-        "file_bytes": file_bytes(model),
+        "file_bytes": size,
     }

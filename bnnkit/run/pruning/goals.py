@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from bnnkit.errors import UsageError
 from bnnkit.graph.cost import Cost, bytes_cost, macs_cost, parameters_cost
 from bnnkit.graph.structure import Structure
+from bnnkit.methods.select import choose
 from bnnkit.run.latency.cost import calibrate
 from bnnkit.run.latency.table import LatencyCost
 from bnnkit.run.progress import Progress
@@ -88,6 +90,7 @@ class Costs:
     structure: Structure
     progress: Progress
     _made: dict[str, Cost] = field(default_factory=dict)
+    _step: int | None = None
 
     def named(self, name: str) -> Cost:
         """Return `macs`, `params`, `size` or `latency`, which is measured."""
@@ -161,12 +164,30 @@ class Costs:
         return cost.total(keep) / cost.total(torch.ones_like(keep))
 
     def round_to(self) -> int:
-        """Return the step of the widths; the one that pays, where that is to be measured."""
+        """Return the step of the widths; the one that pays, where that is to be measured.
+
+        A measured step is halved until the target can be reached with it.
+        """
         if self.config.round_to:
             return self.config.round_to
-        latency = self.named("latency")
-        assert isinstance(latency, LatencyCost)
-        return latency.table.block()
+        if self._step is None:
+            latency = self.named("latency")
+            assert isinstance(latency, LatencyCost)
+            self._step = latency.table.block()
+            while self._step > 1 and not self._reachable(self._step):
+                self._step //= 2
+        return self._step
+
+    def _reachable(self, step: int) -> bool:
+        """Tell whether the target can be reached with widths at multiples of a step."""
+        scores = torch.ones(self.structure.n_units)
+        goal = self.goal(scores.bool())
+        try:
+            if goal is not None:
+                choose(self.structure, scores, goal.cost, goal.limit, round_to=step)
+        except UsageError:
+            return False
+        return True
 
     def _searched(self) -> str:
         name = self.weighed()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -21,52 +21,12 @@ from bnnkit.run.loop import Trainer
 from bnnkit.run.precision import choose_precision
 from bnnkit.run.pruning.goals import Goal
 from bnnkit.run.pruning.job import Job
+from bnnkit.run.pruning.size import small_enough
 from bnnkit.run.pruning.speed import fast_enough
+from bnnkit.run.pruning.stage import Stage
 from bnnkit.run.verify import proof_size
 
-__all__ = ["Stage", "first_stage", "random_decision", "run_round", "train_alone"]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What has become of the model so far.
-
-    Args:
-        model: The slim model, on the CPU.
-        structure: The channel classes of `model`.
-        keep: `[units of the run]` bool, what is left of the original's units.
-        theta: `[units of the run]` the frozen gates of all decisions, folded into the weights.
-        reopened: Classes that would have been left empty.
-        evidence: `{name: [units of the run]}`, for each unit the last decision about it.
-    """
-
-    model: nn.Module
-    structure: Structure
-    keep: Tensor
-    theta: Tensor
-    reopened: tuple[str, ...] = ()
-    evidence: dict[str, Tensor] = field(default_factory=dict)
-
-    def after(self, decision: Decision, model: nn.Module) -> Stage:
-        """Return the stage that a decision about its kept units leads to."""
-        left = self.keep.nonzero().reshape(-1)
-        keep, theta = self.keep.clone(), self.theta.clone()
-        keep[left] = decision.keep
-        theta[left] = theta[left] * decision.theta.to(theta)
-        evidence = {}
-        for name, values in decision.evidence.items():
-            before = self.evidence.get(name, torch.zeros(len(self.keep)))
-            evidence[name] = before.index_copy(0, left, values.to(before))
-        structure = self.structure.narrowed(decision.keep)
-        reopened = (*self.reopened, *decision.reopened)
-        return Stage(model, structure, keep, theta, reopened, evidence)
-
-
-def first_stage(job: Job) -> Stage:
-    """Return the untouched original with everything open."""
-    units = job.structure.n_units
-    model, everything = job.bench.module, torch.ones(units)
-    return Stage(model, job.structure, everything.bool(), everything)
+__all__ = ["random_decision", "run_round", "train_alone"]
 
 
 def run_round(
@@ -209,9 +169,11 @@ def _within(job: Job, stage: Stage, goal: Goal, decision: Decision, model: nn.Mo
         inputs = job.bench.example(3)
         return slim_exactly(plain, stage.structure, keep, keep.float(), inputs).model.eval()
 
-    if job.config.target.speedup is None:
-        return close(goal.limit)
-    return fast_enough(job, goal, close, build)
+    if job.config.target.speedup is not None:
+        return fast_enough(job, goal, close, build)
+    if job.config.target.size is not None:
+        return small_enough(job, stage, goal, decision, close)
+    return close(goal.limit)
 
 
 def random_decision(structure: Structure, seed: int, round_to: int) -> Decision:

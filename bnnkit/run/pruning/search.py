@@ -14,7 +14,8 @@ from bnnkit.run.checkpoints import Checkpoints
 from bnnkit.run.pruning.budget import hold_budget
 from bnnkit.run.pruning.held_out import hold_out
 from bnnkit.run.pruning.job import Job
-from bnnkit.run.pruning.learn import Stage, first_stage, run_round
+from bnnkit.run.pruning.learn import run_round
+from bnnkit.run.pruning.stage import Stage, first_stage
 
 __all__ = ["Learned", "learn", "rehearse"]
 
