@@ -39,6 +39,7 @@ class Dataset:
         name: Known name, folder, file or factory.
         train: The training part.
         test: The test part.
+        divided: Whether they came without a test part, so that a share of them is it.
         mean: Per-channel mean subtracted from inputs in [0, 1].
         std: Per-channel deviation divided by.
         classes: Class names; a label is an index into them.
@@ -51,6 +52,7 @@ class Dataset:
     name: str
     train: Split
     test: Split
+    divided: bool
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: tuple[str, ...]
@@ -58,6 +60,11 @@ class Dataset:
     input_shape: tuple[int, ...]
     fingerprint: str
     notes: tuple[str, ...]
+
+    @property
+    def whole(self) -> Split:
+        """Both parts as one."""
+        return self.train.joined(self.test)
 
 
 def load_data(spec: DataSpec) -> Dataset:
@@ -75,7 +82,8 @@ def load_data(spec: DataSpec) -> Dataset:
     """
     _check(spec)
     generator = torch.Generator().manual_seed(spec.split_seed)
-    source = _with_test(_open(spec), spec, generator)
+    found = _open(spec)
+    source = _with_test(found, spec, generator)
     if spec.classes is not None:  # after the split: an example is in one part whatever is chosen
         source = only_classes(source, spec.classes)
     parts = _limited(source, spec.limit, generator)
@@ -101,6 +109,7 @@ def load_data(spec: DataSpec) -> Dataset:
         name=source.name,
         train=Split(train, preprocess, count, known),
         test=Split(test, preprocess, count, known),
+        divided=found.test is None,
         mean=mean,
         std=std,
         classes=source.classes,

@@ -73,7 +73,13 @@ class Checkpoints:
         self.metrics.unlink(missing_ok=True)
 
     def _check_identity(self) -> None:
-        saved = json.loads((self.folder / _IDENTITY).read_text(encoding="utf-8"))
+        try:
+            saved = json.loads((self.folder / _IDENTITY).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                "Resuming a run", f"no readable {_IDENTITY} in {str(self.folder)!r}",
+                "it says which run the checkpoints belong to", "Start over with --force.",
+            ) from error  # fmt: skip
         differing = [k for k in sorted({*saved, *self.identity})
                      if saved.get(k) != self.identity.get(k)]  # fmt: skip
         if differing:

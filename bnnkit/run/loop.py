@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ __all__ = ["Trainer", "seeded"]
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
 _CLIP = 10.0
 """Largest gradient norm; a pretrained net under fresh noise can start with a huge one."""
+_HIGH = 0.1
+"""A rate to try first below one that is far above every other."""
 _FIGURES = ("loss", "nll", "error")
 _LOOK = 50
 """Steps on an accelerator between two looks at the loss: each look waits for the device."""
@@ -82,10 +85,11 @@ class Trainer:
         """Train epochs `first` to `last - 1` of `config.epochs`.
 
         Raises:
-            TrainingError: The loss is not a number, or memory ran out.
+            TrainingError: The loss, a parameter or a buffer is not finite, or memory ran out.
         """
         self.optimiser = self._optimiser()
         self.first, self.last = first, last
+        self._given = self._infinite()  # an attention mask may be
         self._compile()
         start = first
         if self.checkpoints is not None:
@@ -136,6 +140,9 @@ class Trainer:
                     shown = {"loss": self._finite(totals[0], epoch * steps + step, x) / seen}
                 self.progress.advance(1, **shown)
             self._finite(totals[0], (epoch + 1) * steps - 1, x)
+        if broken := [name for name in self._infinite() if name not in self._given]:
+            found = f"{broken[0]!r} is not finite after epoch {epoch + 1}, and the loss is"
+            raise self._diverged(found, [])
         self.progress.stop()
         row = dict(zip(_FIGURES, (totals / seen).tolist(), strict=True))
         row["error"] *= 100
@@ -157,8 +164,23 @@ class Trainer:
         """
         value = float(loss)
         if not math.isfinite(value):
-            raise self._diverged(step, value, x)
+            causes = []
+            if not bool(x.isfinite().all()):
+                causes.append("the inputs of this batch are not finite")
+            weights = {name for name, _ in self.model.named_parameters()}
+            broken = [name for name in self._infinite() if name in weights]
+            causes += [f"{name} is not finite since an earlier step" for name in broken[:1]]
+            raise self._diverged(f"the loss is {value} at step {step}", causes)
         return value
+
+    def _infinite(self) -> list[str]:
+        """Name the parameters and buffers that are not finite."""
+        named = chain(self.model.named_parameters(), self.model.named_buffers())
+        values = {name: value for name, value in named if value.is_floating_point()}
+        if not values:
+            return []
+        fine = torch.stack([v.detach().isfinite().all() for v in values.values()]).tolist()
+        return [name for name, is_fine in zip(values, fine, strict=True) if not is_fine]
 
     def _step(self, x: Tensor, y: Tensor, done: float, step: int) -> Tensor:
         """Learn from one batch; return the sums of `_FIGURES` over it, on the device."""
@@ -254,22 +276,13 @@ class Trainer:
             self.method.carrier().load_state_dict(state.carrier)
         self.optimiser.load_state_dict(dict(state.optimiser))
 
-    def _diverged(self, step: int, value: float, x: Tensor) -> TrainingError:
-        causes = []
-        if not bool(torch.isfinite(x).all()):
-            causes.append("the inputs of this batch are not finite")
-        broken = [n for n, p in self.model.named_parameters() if not bool(torch.isfinite(p).all())]
-        if broken:
-            causes.append(f"{broken[0]} is not finite since an earlier step")
-        if not causes:
-            causes.append(f"a learning rate of {self.config.lr:g} is likely too high")
+    def _diverged(self, found: str, causes: list[str]) -> TrainingError:
+        causes = causes or [f"a learning rate of {self.config.lr:g} is likely too high"]
         if self.precision.name == "bf16":
             causes.append("or bf16 is too coarse for this model (--precision fp32)")
         saved = "" if self.checkpoints is None else self.checkpoints.describe()
-        return TrainingError(
-            "Training", f"the loss is {value} at step {step}", ", ".join(causes),
-            f"Use --lr {self.config.lr / 3:.1g}.{saved}",
-        )  # fmt: skip
+        lower = min(self.config.lr / 3, _HIGH)
+        return TrainingError("Training", found, ", ".join(causes), f"Use --lr {lower:.1g}.{saved}")
 
 
 def _class_scores(output: Tensor) -> Tensor:

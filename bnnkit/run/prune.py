@@ -88,6 +88,7 @@ def prune(
             "Look at 'bnnkit inspect' for what is locked and why.",
         )  # fmt: skip
     rehearse(job)  # what would be refused in the end is refused before anything is trained
+    _note_met(job)
     before = job.predict(job.original, bench.data.test, "measuring the original")
     checkpoints = Checkpoints(out, job.identity(), resume=resume, force=force)
     with checkpoints.resumable():
@@ -101,6 +102,17 @@ def prune(
             write_report(folder, report)
             write_text(folder / REPORT_HTML, render_html(report))
     return report
+
+
+def _note_met(job: Job) -> None:
+    """Say so where the untouched original is all that was asked for."""
+    everything = torch.ones(job.structure.n_units, dtype=torch.bool)
+    goal = None if job.config.removal_seed is not None else job.costs.goal(everything)
+    if goal is not None and (total := goal.cost.total(everything)) <= goal.limit:
+        job.notes.append(
+            f"the target was met from the start: the original has {total:,.10g} {goal.cost.unit}, "
+            f"and {goal.limit:,.10g} were asked for; nothing had to go"
+        )
 
 
 def dry_run(

@@ -24,7 +24,7 @@ from bnnkit.run.reporting.digest import section
 from bnnkit.run.reporting.html import render_html
 from bnnkit.run.request import check_place, check_prune, check_rebuildable
 from bnnkit.run.setup import Bench, as_data_spec, as_model_spec, set_up
-from bnnkit.run.sweeping.resume import check_same, finished_report
+from bnnkit.run.sweeping.resume import check_same, finished_report, for_sweep
 from bnnkit.run.sweeping.rows import cell_row, mark_fronts, pooled_rows, settings_of
 from bnnkit.spec import DataSpec, ModelSpec, Report
 from bnnkit.spec.sweep import Cell, SweepConfig
@@ -209,8 +209,8 @@ class _Sweep:
             )  # fmt: skip
         except BnnkitError as error:
             progress.stop()
-            progress.note(f"{counted}: {error}")
-            self.failed[cell.name] = error
+            self.failed[cell.name] = for_sweep(error, folder)
+            progress.note(f"{counted}: {self.failed[cell.name]}")
         except KeyboardInterrupt:
             again = "Go on with the same command, without --force."
             raise KeyboardInterrupt(f"Stopped in {counted}. {again}") from None

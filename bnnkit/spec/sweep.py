@@ -88,6 +88,8 @@ class SweepConfig:
                 for target in self.targets():
                     name = f"{method}-{_target_name(target)}-s{seed}"
                     config = replace(self.base, method=method, train=train, target=target)
+                    if self.error_rises and not target.is_budget():
+                        config = replace(config, val=PruneConfig.val)  # it is for the others
                     found[name] = Cell(name, config)
         return tuple(found.values())
 

@@ -101,6 +101,25 @@ def test_a_high_rate_is_named_as_the_likely_cause(digits):
         trainer(model, digits, epochs=3, lr=1e38, optimiser="sgd").run(0, 3)
 
 
+def test_divergence_that_leaves_the_loss_finite_is_told_and_leaves_nothing(digits, tmp_path):
+    model = net()
+    model[5].requires_grad_(False)  # behind batch norm weights of any size give a finite loss
+    run = trainer(model, digits, tmp_path / "run", epochs=1, lr=1e25)
+    run.on_epoch = run.checkpoints.log
+    with pytest.raises(TrainingError) as caught:
+        run.run(0, 1)
+    assert "'1.running_var' is not finite after epoch 1" in caught.value.found
+    assert "learning rate of 1e+25 is likely too high" in caught.value.why
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mask_of_infinities_that_was_there_before_is_no_divergence(digits):
+    model = net()
+    model.register_buffer("mask", torch.full((3, 3), float("-inf")).triu(1))
+    trainer(model, digits, epochs=1).run(0, 1)
+    assert all(bool(p.isfinite().all()) for p in model.parameters())
+
+
 def test_memory_that_runs_out_names_the_batch_size(digits):
     class Greedy(nn.Module):
         def __init__(self):
@@ -160,6 +179,15 @@ def test_models_that_answer_probabilities_train_too(digits):
     run.on_epoch = rows.append
     run.run(0, 5)
     assert rows[-1]["error"] < 15
+
+
+@pytest.mark.parametrize("text", [None, "{"])
+def test_checkpoints_of_nobody_are_not_resumed(digits, tmp_path, text):
+    trainer(net(), digits, tmp_path, epochs=1).run(0, 1)
+    identity = tmp_path / "checkpoint" / "identity.json"
+    identity.unlink() if text is None else identity.write_text(text)
+    with pytest.raises(UsageError, match="no readable identity"):
+        trainer(net(), digits, tmp_path, epochs=1, resume=True)
 
 
 def test_an_unfinished_run_is_not_overwritten_unasked(digits, tmp_path):

@@ -1,5 +1,6 @@
 """What a run refuses at once: each of these would otherwise be refused after hours of training."""
 
+import re
 import stat
 
 import pytest
@@ -12,7 +13,7 @@ from bnnkit.run.request import check_place, check_prune, check_rows, copied
 from bnnkit.spec import DataSpec, ModelSpec
 from bnnkit.spec.config import TrainConfig
 from bnnkit.spec.gates import GateOptions
-from bnnkit.spec.prune import PruneConfig, RecoveryConfig
+from bnnkit.spec.prune import PruneConfig, RecoveryConfig, Target
 
 
 def test_a_folder_of_somebody_is_refused_even_with_force(tmp_path):
@@ -57,6 +58,52 @@ def test_a_gate_on_what_is_timed_passes():
     at = "batch=32,threads=1,runtime=onnxruntime,device=cpu"
     check_prune(PruneConfig(), GateOptions(min_speedup=1.0, speedup_at=at))
     check_prune(PruneConfig(), GateOptions(min_speedup=1.0, speedup_at="device=cuda,threads=9"))
+
+
+@pytest.mark.parametrize(
+    ("at", "words"),
+    [
+        ("foo=1", "the key 'foo'"),
+        ("runtime=tflite", "onnxruntime or torch"),
+        ("runtime=torch+graph", "Did you mean 'torch'"),
+        ("device=tpu", "it is cpu or cuda"),
+        ("runtime=onnxruntime,device=cuda", "on the CPU only"),
+        ("batch=0", "a number above 0"),
+    ],
+)
+def test_a_target_is_timed_by_what_layers_can_be_timed_by(at, words):
+    with pytest.raises(UsageError, match=re.escape(words)):
+        PruneConfig(target=Target(speedup=2.0, speedup_at=at))
+    with pytest.raises(UsageError, match=re.escape(words)):
+        PruneConfig(cost="latency", target=Target(macs=0.5, speedup_at=at))
+
+
+def test_a_gate_beside_another_target_may_look_at_more_runtimes():
+    at = "runtime=torch+graph,device=cuda"
+    gates = GateOptions(min_speedup=1.5, speedup_at=at)
+    config = PruneConfig(target=Target(macs=0.5)).aimed(gates)
+    check_prune(config, gates)
+    assert config.target.speedup is None
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        (Target(), "there is none. Add --max-error-rise"),
+        (Target(macs=0.5), "there is none. Add --max-error-rise"),
+        (Target(macs=0.5, error_rise=0.5), "the budget only judges"),
+    ],
+)
+def test_examples_to_decide_without_a_budget_are_refused(target, words):
+    with pytest.raises(UsageError, match=re.escape(words)):
+        check_prune(PruneConfig(val="0.2", target=target))
+    check_prune(PruneConfig(target=target))
+    check_prune(PruneConfig(val="0.2", target=Target(error_rise=0.5)))
+
+
+def test_a_gate_is_a_budget_to_decide_about():
+    gates = GateOptions(max_error_rise=0.5)
+    check_prune(PruneConfig(val="0.2").aimed(gates), gates)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from scipy import stats
 import bnnkit
 from bnnkit.errors import StructureError, UsageError
 from bnnkit.run import sweep as module
+from bnnkit.run.checkpoints import Checkpoints, TrainState
 from bnnkit.run.gates import judge
 from bnnkit.run.latency import original as original_timing
 from bnnkit.run.latency.section import latency_table
@@ -339,6 +340,19 @@ def test_what_fails_is_recorded_and_tried_again(original, pruned, tmp_path):
     assert pruned == ["magnitude-size1-s0", "magnitude-size1-s1"]
 
 
+def test_examples_that_decide_are_for_the_budgets_alone():
+    cells = SweepConfig(
+        macs=(0.5,), error_rises=(1.0,), seeds=(0,), base=replace(QUICK, val="0.3")
+    ).cells()
+    assert [cell.config.val for cell in cells] == ["auto", "0.3"]
+
+
+def test_examples_that_decide_nothing_are_refused(original, pruned, tmp_path):
+    with pytest.raises(UsageError, match=r"Reading --val: '0\.3'"):
+        run(original, tmp_path / "s", replace(HALF, base=replace(QUICK, val="0.3")))
+    assert pruned == []
+
+
 def test_where_all_fail_the_exit_code_is_the_failures(original, pruned, tmp_path):
     config = replace(HALF, macs=(), sizes=(1,))
     report = run(original, tmp_path / "s", config)
@@ -402,6 +416,23 @@ def test_gates_say_that_they_judge_one_model(original, pruned, tmp_path):
 
 
 # --- the command itself ---------------------------------------------------------------------
+
+
+def test_a_cell_without_its_report_says_which_folder_to_remove(original, tmp_path):
+    """`prune` would say --out or --force, which in a sweep mean something else."""
+    config = replace(HALF, methods=("magnitude",), seeds=(0,))
+    folder = tmp_path / "s" / "cells" / "magnitude-macs0.5-s0"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"")
+    (cell,) = run(original, tmp_path / "s", config).to_dict()["sweep"]["cells"]
+    assert cell["status"] == "failed"
+    assert cell["why"].endswith(f"Remove {str(folder)!r}, and run the same command again.")
+    assert "--force" not in cell["why"]
+    (folder / "model.safetensors").unlink()
+    checkpoints = Checkpoints(folder, {"model": "another"}, resume=False, force=False)
+    checkpoints.save(TrainState("finetune", 1, {}, {}, {}))
+    (cell,) = run(original, tmp_path / "s", config).to_dict()["sweep"]["cells"]
+    assert "the broken run had other settings. Remove " in cell["why"]
 
 
 def test_pooled_rows_of_real_cells_resumed_after_an_interruption(original, tmp_path, monkeypatch):

@@ -155,6 +155,10 @@ class FolderImages:
         """Return the images of these rows."""
         return FolderImages(tuple(self.paths[i] for i in rows.tolist()), self.channels, self.size)
 
+    def joined(self, other: FolderImages) -> FolderImages:
+        """Return these images and, after them, those of another pool of their size."""
+        return FolderImages((*self.paths, *other.paths), self.channels, self.size)
+
     def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """Yield the images of each chunk of rows, uint8 `[b, c, h, w]`."""
         waiting: deque[list[Future[np.ndarray]]] = deque()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -33,6 +33,9 @@ class Images(Protocol):
 
     def select(self, rows: Tensor) -> Images:
         """Return the pool of these rows `[m]`, in this order."""
+
+    def joined(self, other: Self) -> Self:
+        """Return the inputs of this pool and, after them, those of another of its shape."""
 
     def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """Yield the inputs `[b, ...]` of each chunk of rows `[b]`."""
@@ -65,6 +68,10 @@ class HeldImages:
         """Return the inputs of these rows."""
         return HeldImages(self.pixels[rows])
 
+    def joined(self, other: HeldImages) -> HeldImages:
+        """Return these inputs and, after them, those of another pool."""
+        return HeldImages(torch.cat([self.pixels, other.pixels]))
+
     def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """Yield the inputs of each chunk of rows."""
         for rows in chunks:
@@ -89,6 +96,10 @@ class Part:
     def select(self, rows: Tensor) -> Part:
         """Return the examples of these rows `[m]`."""
         return Part(self.images.select(rows), self.labels[rows])
+
+    def joined(self, other: Part) -> Part:
+        """Return these examples and, after them, those of another part of the same data."""
+        return Part(self.images.joined(other.images), torch.cat([self.labels, other.labels]))
 
 
 def unlabelled(images: Images) -> Part:

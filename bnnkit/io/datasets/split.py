@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,10 @@ from bnnkit.io.datasets.source import Part
 from bnnkit.io.datasets.subsets import random_rows
 
 __all__ = ["Preprocess", "Split", "resize"]
+
+_CHUNK = 256
+_LEVEL = 1e-3
+"""How far 255 times a float may be from a whole number that was a byte."""
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -99,6 +104,28 @@ class Split:
     def take(self, n: int, generator: torch.Generator) -> Split:
         """Return a random subset of at most `n` examples."""
         return self.select(random_rows(len(self), n, generator))
+
+    def joined(self, other: Split) -> Split:
+        """Return these examples and, after them, those of another part of the same data."""
+        return replace(self, part=self.part.joined(other.part))
+
+    def digests(self) -> list[bytes]:
+        """Return 16 bytes for each input, the same for the same input.
+
+        Bytes and their 255th parts, as another file may hold them, are the same input.
+        """
+        out: list[bytes] = []
+        for x in self.part.images.stream(torch.split(torch.arange(len(self)), _CHUNK)):
+            if self.preprocess.size is not None:
+                x = resize(x, self.preprocess.size)
+            rows = x.flatten(1).float()
+            scaled = rows * (255 / self.preprocess.unit)
+            levels = scaled.round().clamp(0, 255)
+            are_bytes = ((scaled - levels).abs() < _LEVEL).all(1)
+            for row, level, is_byte in zip(rows, levels.byte(), are_bytes.tolist(), strict=True):
+                values = (level if is_byte else row).numpy()
+                out.append(hashlib.blake2b(values.tobytes(), digest_size=16).digest())
+        return out
 
     def batches(
         self,

@@ -27,6 +27,9 @@ from bnnkit.spec import Quantity
 __all__ = ["Held", "hold_budget", "round_epochs"]
 
 _MOST_ROUNDS = 6
+_LEAST_STEPS = 200
+"""Optimiser steps in which noise can decide and a slim net can recover."""
+
 _FIRST_STEP = 0.6
 _SMALLEST_STEP = 0.3
 _LEAST_GAIN = 0.98
@@ -48,13 +51,21 @@ class Held:
     reference_epochs: int
 
 
-def round_epochs(epochs: int) -> list[range]:
+def round_epochs(epochs: int, steps: int) -> list[range]:
     """Divide the epochs of a run into rounds of two or more, at most six rounds.
 
-    >>> round_epochs(7)
+    Args:
+        epochs: Of the run.
+        steps: Optimiser steps of an epoch; where there are few, a round takes more epochs, as far
+            as there are two rounds.
+
+    >>> round_epochs(7, 400)
     [range(0, 2), range(2, 4), range(4, 7)]
+    >>> round_epochs(7, 40)
+    [range(0, 3), range(3, 7)]
     """
-    count = max(1, min(_MOST_ROUNDS, epochs // 2))
+    lasting = max(2, epochs * steps // _LEAST_STEPS)
+    count = max(1, min(_MOST_ROUNDS, epochs // 2, lasting))
     ends = [epochs * i // count for i in range(count + 1)]
     return [range(a, b) for a, b in pairwise(ends)]
 
@@ -72,7 +83,8 @@ def hold_budget(job: Job, examples: HeldOut, checkpoints: Checkpoints) -> Held:
     reference = Reference(job, examples, checkpoints)
     best, depth, search = first_stage(job), 0, _Search()
     rows: list[dict[str, Any]] = []
-    for number, epochs in enumerate(round_epochs(job.config.train.epochs), 1):
+    steps = math.ceil(len(examples.train) / job.config.train.batch_size)
+    for number, epochs in enumerate(round_epochs(job.config.train.epochs, steps), 1):
         if (step := search.step()) > _LEAST_GAIN:
             break
         start = replace(best, model=copy.deepcopy(best.model))

@@ -59,7 +59,7 @@ def rehearse(job: Job) -> None:
             "Pruning", f"--method {config.method}", "it ranks units and cannot tell how many to "
             "remove", "Add a target, such as --target-macs 0.5 or --max-error-rise 0.5.",
         )  # fmt: skip
-    if _by_budget(job):
+    if config.target.is_budget():
         hold_out(job)
 
 
@@ -71,17 +71,20 @@ def learn(job: Job, checkpoints: Checkpoints) -> Learned:
         checkpoints: Where the state of each epoch goes.
     """
     config, data = job.config, job.bench.data
-    if not _by_budget(job):
+    if not config.target.is_budget():
         start = first_stage(job)
         goal, epochs = job.costs.goal(start.keep), range(config.train.epochs)
         return Learned(run_round(job, start, goal, epochs, data.train, checkpoints))
     examples = hold_out(job)
     held = hold_budget(job, examples, checkpoints)
     if examples.known:
+        also = (
+            f"; a full net that was made to forget it, in {held.reference_epochs} epochs, was the "
+            "other measure"
+        )
         job.notes.append(
             f"the budget was judged on {examples.origin}, which the original was trained on and "
-            "may know by heart; so slim nets were compared with a full one that was made to "
-            f"forget it and trained for {held.reference_epochs} epochs; --val names fresh data"
+            f"may know by heart{also if held.reference_epochs else ''}; --val names fresh data"
         )
     search = {
         "data": examples.origin,
@@ -91,8 +94,3 @@ def learn(job: Job, checkpoints: Checkpoints) -> Learned:
         "rounds": held.rows,
     }
     return Learned(held.stage, {"search": search})
-
-
-def _by_budget(job: Job) -> bool:
-    """Tell whether the error budget decides; beside a stated cost it is a gate alone."""
-    return job.config.target.error_rise is not None and not job.config.target.costs()

@@ -8,13 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bnnkit.errors import UsageError
+from bnnkit.errors import BnnkitError, UsageError
 from bnnkit.io.rundir import REPORT_JSON
 from bnnkit.run.reporting.digest import section
 from bnnkit.spec import Report
 from bnnkit.spec.prune import PruneConfig
 
-__all__ = ["check_same", "finished_report"]
+__all__ = ["check_same", "finished_report", "for_sweep"]
 
 _COMPARED = (
     ("model", "file", "the model's file"),
@@ -79,6 +79,19 @@ def check_same(
                 "Use the same options, name another folder with --out, or run every cell "
                 "anew with --force.",
             )
+
+
+def for_sweep(error: BnnkitError, folder: Path) -> BnnkitError:
+    """Return a cell's refusal with a hint for a sweep, whose --force runs every cell anew.
+
+    Args:
+        error: What `prune` says.
+        folder: The run directory of the cell.
+    """
+    if "--force" not in error.hint:
+        return error
+    hint = f"Remove {str(folder)!r}, and run the same command again."
+    return type(error)(error.what, error.found, error.why, hint)
 
 
 def _flat(node: object, prefix: str = "") -> dict[str, object]:
