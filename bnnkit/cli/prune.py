@@ -29,9 +29,9 @@ bnnkit prune: digits-cnn-train
 Training
          epoch      loss            NLL          KL    error  units kept
   first      1    0.9692    0.1793 nats  371.9 nats  2.364 %         160
-  best      14  0.007217  0.007217 nats           -      0 %           -
-  last      16   0.00263   0.00263 nats           -      0 %           -
-  16 epochs, 13 s.
+  best      15  0.004529  0.004529 nats           -      0 %           -
+  last      16  0.002767  0.002767 nats           -      0 %           -
+  16 epochs, 10 s.
 
 Units kept
   class    units  kept
@@ -45,31 +45,31 @@ Locked
   fc           10  the model's output
 
 Latency
-  setting                                                 original                        slim                speedup    n
-  torch, cpu, 1 thread, batch 1            0.318 ms [0.286, 0.385]        0.22 ms [0.18, 0.39]     1.45x [0.83, 1.77]   61
-  torch, cpu, 1 thread, batch 32                 7.5 ms [3.8, 7.8]           1.4 ms [1.2, 3.3]        5.4x [2.3, 5.9]   46
-  onnxruntime, cpu, 1 thread, batch 1   0.0876 ms [0.0849, 0.0902]  0.0596 ms [0.0582, 0.0610]  1.471x [1.422, 1.525]  131
-  onnxruntime, cpu, 1 thread, batch 32        3.56 ms [3.47, 3.72]        1.01 ms [0.77, 1.66]        3.5x [2.2, 4.6]   45
+  setting                                                 original                           slim                speedup   n
+  torch, cpu, 1 thread, batch 1         0.2442 ms [0.2409, 0.2532]     0.1418 ms [0.1396, 0.1431]  1.723x [1.694, 1.795]  94
+  torch, cpu, 1 thread, batch 32           3.310 ms [3.227, 3.418]        1.091 ms [1.042, 1.120]     3.03x [2.94, 3.15]  64
+  onnxruntime, cpu, 1 thread, batch 1   0.0824 ms [0.0811, 0.0838]  0.05429 ms [0.05359, 0.05522]  1.518x [1.475, 1.557]  86
+  onnxruntime, cpu, 1 thread, batch 32     1.354 ms [1.324, 1.383]     0.4708 ms [0.4639, 0.4822]  2.877x [2.789, 2.935]  65
   Brackets: 95% intervals.
 
 Original against slim
-                                original                       slim                           change      n
-  error              0.56 % [0.15, 2.01]        0.56 % [0.15, 2.01]      +0.00 points [-0.77, +0.77]    359
-  NLL          0.038 nats [0.009, 0.067]  0.024 nats [0.003, 0.045]  -0.0137 nats [-0.0223, -0.0050]    359
-  ECE                1.71 % [0.91, 2.55]        0.90 % [0.40, 1.59]      -0.81 points [-1.34, -0.04]    359
-  Brier score       0.013 [0.001, 0.025]      0.010 [-0.001, 0.021]       -0.0032 [-0.0060, -0.0004]    359
-  parameters                      58,474                      6,769                      8.64x fewer  exact
-  MACs                       1.79 M MACs               170.7 k MACs                     10.49x fewer  exact
-  file size                     236.7 kB                   29.05 kB                    8.15x smaller  exact
+                                original                       slim                        change      n
+  error              0.56 % [0.15, 2.01]        0.28 % [0.05, 1.56]   -0.28 points [-1.22, +0.66]    359
+  NLL          0.038 nats [0.009, 0.067]  0.023 nats [0.003, 0.042]  -0.015 nats [-0.026, -0.004]    359
+  ECE                1.71 % [0.91, 2.55]        0.89 % [0.34, 1.60]   -0.81 points [-1.39, +0.01]    359
+  Brier score       0.013 [0.001, 0.025]      0.010 [-0.001, 0.020]    -0.0033 [-0.0071, +0.0004]    359
+  parameters                      58,474                      6,769                   8.64x fewer  exact
+  MACs                       1.79 M MACs               170.7 k MACs                  10.49x fewer  exact
+  file size                     236.7 kB                   32.24 kB                 7.34x smaller  exact
   Brackets: 95% intervals. Changes are paired over the same inputs.
 
 Checks on real inputs
   form                    worst difference  tolerance  unit       n  verdict
-  gated = slim (float64)           2.9e-16      1e-09  relative  64  pass
-  gated = slim                     2.3e-07     0.0001  relative  64  pass
-  slim = safetensors               1.2e-07      1e-06  relative  64  pass
-  slim = pt2                       1.2e-07     0.0001  relative  64  pass
-  slim = onnx                      6.2e-07     0.0001  relative  64  pass
+  gated = slim (float64)           2.5e-16      1e-09  relative  64  pass
+  gated = slim                       2e-07     0.0001  relative  64  pass
+  slim = safetensors                 2e-07      1e-06  relative  64  pass
+  slim = pt2                         2e-07     0.0001  relative  64  pass
+  slim = onnx                      4.1e-07     0.0001  relative  64  pass
 
 Run directory: digits-cnn-train-prune
 """,
