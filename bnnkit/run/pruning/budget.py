@@ -123,6 +123,8 @@ class _Search:
     def saw(self, share: float, rise: Quantity, holds: bool, budget: float) -> None:
         """Learn from a round; one that left half of the budget makes the next step bolder."""
         if not holds:
+            if math.isclose(share, self.failed, rel_tol=1e-3):
+                self.boldness = 1.0  # units are too coarse for a share in between
             self.failed = max(self.failed, share)
             return
         self.held = share

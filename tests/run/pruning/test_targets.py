@@ -194,6 +194,8 @@ def test_the_next_step_lies_between_what_held_and_what_failed(held, failed, step
     assert search.boldness == pytest.approx(0.36)
     search.saw(0.7, Quantity(0.6, "points", 10, 0.4, 0.8, 0.95), False, 0.5)
     assert search.step() == pytest.approx((0.7 / 0.8) ** 0.5)
+    search.saw(0.7, Quantity(0.6, "points", 10, 0.4, 0.8, 0.95), False, 0.5)
+    assert search.step() == 1.0  # the same net again: the search is over
 
 
 @pytest.mark.parametrize("steps", [1, 40, 1000])
