@@ -42,7 +42,8 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
         },
         "seed": report["splits"]["seed"],
         "discriminator": {k: found.get(k) for k in ("kind", "name", "loss", "temperature")}
-        | {"seconds": found.get("seconds"), "auc": plain(found.get("auc"))},
+        | {"seconds": found.get("seconds"), "auc": plain(found.get("auc"))}
+        | {"candidates": found.get("candidates")},
         "chain": {k: plain(report["chain"].get(k)) for k in CHAIN},
         "bound": report.get("bound"),
         "samplers": rows,
