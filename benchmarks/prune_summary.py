@@ -34,6 +34,7 @@ def of_prune(report: dict[str, Any]) -> dict[str, Any]:
         "seed": config["train"]["seed"],
         "error": report["slim"]["error"]["value"],
         "error_original": report["original"]["error"]["value"],
+        "error_rise": report["paired"]["error_rise"],
         "macs_ratio": report["ratios"]["macs"],
         "parameters_ratio": report["ratios"]["parameters"],
         "speedup": {_setting(row): row["models"][-1]["speedup"] for row in report["latency"]},

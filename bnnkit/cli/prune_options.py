@@ -75,7 +75,7 @@ Noise = Annotated[
     typer.Option(
         metavar="HOW",
         rich_help_panel=METHOD,
-        help="Of sbp: a draw for each example, or one for the batch, which costs next to nothing.",
+        help="Of sbp: a draw for each example, or one for the batch, folded into the weights.",
     ),
 ]
 InitLogSigma = Annotated[

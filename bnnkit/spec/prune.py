@@ -49,7 +49,7 @@ class SbpConfig:
         init_log_sigma: Where log σ starts.
         snr_threshold: A unit with a smaller signal-to-noise ratio is closed.
         noise: One draw for every `example` (gradients of lower variance), or one for the `batch`,
-            which is multiplied into the weights and costs next to nothing.
+            which is multiplied into the weights that read it.
 
     Raises:
         UsageError: A value has no meaning.
