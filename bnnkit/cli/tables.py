@@ -11,9 +11,10 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from bnnkit.run.reporting import digest, filter_digest, proposal_digest, uncertainty_digest
+from bnnkit.run.reporting import digest, filter_digest, uncertainty_digest
 from bnnkit.run.reporting.prune_digest import search_table
 from bnnkit.run.reporting.sweep_digest import sweep_tables
+from bnnkit.run.reporting.tabular import tabular_tables
 from bnnkit.run.reporting.wording import as_float, clean
 from bnnkit.spec.report import Report
 
@@ -114,7 +115,7 @@ def _tables(body: Mapping[str, Any], width: int | None) -> Iterator[digest.Table
     yield digest.quality_table(body)
     yield uncertainty_digest.methods_table(body)
     yield from filter_digest.tables(body, width)
-    yield from proposal_digest.proposal_tables(body)
+    yield from tabular_tables(body)
 
 
 def _draw_verdict(body: Mapping[str, Any], console: Console) -> None:

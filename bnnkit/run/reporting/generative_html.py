@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +16,7 @@ from bnnkit.run.reporting.filter_digest import (
     length_table,
     trace_table,
 )
+from bnnkit.run.reporting.grids import grids
 from bnnkit.run.reporting.sampler_digest import (
     OWN,
     class_shares,
@@ -31,17 +30,12 @@ from bnnkit.run.reporting.sampler_digest import (
     sampler_named,
     samplers_table,
 )
-from bnnkit.run.reporting.wording import as_float, clean, count_text, n_text, shorten
+from bnnkit.run.reporting.wording import as_float, clean, count_text, n_text
 
 __all__ = ["cards", "inputs", "pictures"]
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_MOST_GRID_BYTES = 8_000_000
-_MOST_SIDE = 20_000
-_MOST_GRIDS = 6
 _TENTH = 10.0  # %
 _FAR = 20.0  # of the last step to the first: a linear axis would crowd the early ones
-_GRID_TITLES = {"raw": "Raw generator", "filtered": "Filtered", "real": "Real images"}
 _SETS = (("before", "raw"), ("after", "delivered"), ("real", "floor"))
 _Card = dict[str, str]
 
@@ -152,7 +146,7 @@ def pictures(body: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     samplers = samplers_table(body)
     return {
-        "grids": _grids(body),
+        "grids": grids(body),
         "samplers": samplers,
         "groups": [] if samplers is None else _groups(body, samplers),
         "costs": costs_table(body),
@@ -166,36 +160,6 @@ def pictures(body: Mapping[str, Any]) -> dict[str, Any]:
         "chain": chain_table(body),
         "bound": bound_text(body),
     }
-
-
-def _png_size(text: object) -> tuple[str, int, int] | None:
-    """Return a PNG as base64 of our own writing with its sides, None for anything else."""
-    if not isinstance(text, str) or len(text) > _MOST_GRID_BYTES * 4 // 3:
-        return None
-    try:
-        raw = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        return None
-    if len(raw) < 33 or not raw.startswith(_SIGNATURE) or raw[12:16] != b"IHDR":
-        return None
-    if binascii.crc32(raw[12:29]) != int.from_bytes(raw[29:33], "big"):
-        return None
-    width, height = (int.from_bytes(raw[i : i + 4], "big") for i in (16, 20))
-    if not (0 < width <= _MOST_SIDE and 0 < height <= _MOST_SIDE):
-        return None
-    return base64.b64encode(raw).decode("ascii"), width, height
-
-
-def _grids(body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the grids of images that are what they claim to be."""
-    found = []
-    for row in rows_of(body, "grids")[:_MOST_GRIDS]:
-        if (picture := _png_size(row.get("png"))) is not None:
-            name = str(row.get("name") or "-")
-            data, width, height = picture
-            title = _GRID_TITLES.get(name, shorten(name, 40))
-            found.append({"name": title, "png": data, "width": width, "height": height})
-    return found
 
 
 def _groups(body: Mapping[str, Any], table: Table) -> list[dict[str, Any]]:

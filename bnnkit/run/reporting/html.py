@@ -13,12 +13,12 @@ from bnnkit.run.reporting import (
     filter_digest,
     generative_html,
     plots,
-    proposal_digest,
     sweep_plots,
     uncertainty_digest,
     uncertainty_html,
 )
 from bnnkit.run.reporting.prune_digest import search_table
+from bnnkit.run.reporting.tabular import TABULAR, tabular_cards, tabular_grids, tabular_tables
 from bnnkit.run.reporting.wording import (
     as_float,
     bytes_text,
@@ -51,8 +51,8 @@ _HAPPENED = {
     "export": "The exported forms, compared on real inputs",
     "inspect": "What may be removed from the model",
     "sbn-fit": "Predictions averaged over the noise of the batch statistics",
-    "mh-proposal": "A learned independent proposal, and chains of Metropolis-Hastings with it",
     "mh-filter": "Samples of a generator, corrected by Metropolis-Hastings",
+    **{command: tabular.lead for command, tabular in TABULAR.items()},
 }
 
 
@@ -138,8 +138,8 @@ def _cards(body: Mapping[str, Any]) -> list[dict[str, str]]:
         return uncertainty_html.cards(body)
     if body.get("command") == "mh-filter":
         return generative_html.cards(body)
-    if body.get("command") == "mh-proposal":
-        return proposal_digest.proposal_cards(body)
+    if (found := tabular_cards(body)) is not None:
+        return found
     return _quality_cards(body) + _size_cards(body) + _speed_card(body)
 
 
@@ -281,7 +281,8 @@ def render_html(report: Report) -> str:
         cards=_cards(body),
         gates=digest.gates_table(body),
         quality=digest.quality_table(body),
-        proposal=proposal_digest.proposal_tables(body),
+        tables=tabular_tables(body),
+        grids=tabular_grids(body),
         generated=generative_html.pictures(body),
         **uncertainty_html.pictures(body),
         latency=_latency_groups(body),

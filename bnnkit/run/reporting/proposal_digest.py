@@ -13,9 +13,7 @@ __all__ = ["proposal_cards", "proposal_tables"]
 
 
 def proposal_tables(body: Mapping[str, Any]) -> list[Table]:
-    """Return training, chains, modes and bias; empty for the reports of other commands."""
-    if body.get("command") != "mh-proposal":
-        return []
+    """Return training, chains, modes and bias."""
     found = (_training(body), _chains(body), _modes(body), _bias(body))
     return [table for table in found if table is not None]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-from bnnkit.run.reporting import digest, filter_digest, proposal_digest, uncertainty_digest
+from bnnkit.run.reporting import digest, filter_digest, uncertainty_digest
 from bnnkit.run.reporting.prune_digest import search_table
 from bnnkit.run.reporting.sweep_digest import sweep_tables
+from bnnkit.run.reporting.tabular import tabular_tables
 from bnnkit.run.reporting.wording import clean
 from bnnkit.spec.report import Report
 
@@ -56,7 +57,7 @@ def to_markdown(report: Report) -> str:
         uncertainty_digest.methods_table(body),
         *uncertainty_digest.ood_tables(body),
         *filter_digest.tables(body),
-        *proposal_digest.proposal_tables(body),
+        *tabular_tables(body),
         digest.latency_table(body),
         digest.checks_table(body),
     ]

@@ -1,0 +1,1 @@
+"""Variational autoencoders after the fact: refined posteriors, tighter bounds, likelihoods."""

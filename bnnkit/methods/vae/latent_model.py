@@ -1,0 +1,64 @@
+"""A latent variable model with continuous latents, as the algorithms see it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from bnnkit.bayes.likelihoods import log_likelihood
+
+__all__ = ["LatentModel", "log_standard_normal"]
+
+
+def log_standard_normal(z: Tensor) -> Tensor:
+    """Return log N(z | 0, I) in nats, `[*, d]` to `[*]`."""
+    return -0.5 * (z.square().sum(-1) + z.shape[-1] * math.log(2 * math.pi))
+
+
+@dataclass(frozen=True, eq=False)
+class LatentModel:
+    """Encoder q(z | x) = N(mean, diag sigma²), decoder p(x | z) and prior p(z).
+
+    Data are in the units of the likelihood: zeros and ones for `bernoulli`, levels 0 to 255 for
+    `categorical256`, else real numbers. What the encoder reads may differ (an input transform);
+    that is the encoder's own concern.
+
+    Args:
+        encode: Data `[n, D]` to mean and log sigma, each `[n, d]`.
+        decode: Latents `[m, d]` to the parameters of the likelihood, each `[m, D]`,
+            `[m, D, 256]` or of a shape that broadcasts to it (a shared variance).
+        likelihood: One of `bayes.likelihoods.LIKELIHOODS`.
+        latent: d.
+        log_prior: log p(z) in nats, `[*, d]` to `[*]`.
+        standard_prior: Whether that is N(0, I), for which divergences have a closed form.
+    """
+
+    encode: Callable[[Tensor], tuple[Tensor, Tensor]]
+    decode: Callable[[Tensor], tuple[Tensor, ...]]
+    likelihood: str
+    latent: int
+    log_prior: Callable[[Tensor], Tensor] = log_standard_normal
+    standard_prior: bool = True
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """Return log p(x | z) in nats.
+
+        Args:
+            x: `[n, D]`.
+            z: `[*, n, d]`.
+
+        Returns:
+            `[*, n]`.
+        """
+        lead = z.shape[:-1]
+        parameters = self.decode(z.reshape(-1, z.shape[-1]))
+        rows = math.prod(lead)
+        shaped = [p.reshape(*lead, *p.shape[1:]) if len(p) == rows else p for p in parameters]
+        return log_likelihood(self.likelihood, x, shaped)
+
+    def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
+        """Return log p(x, z) in nats, of `x` `[n, D]` and `z` `[*, n, d]`, as `[*, n]`."""
+        return self.log_likelihood(x, z) + self.log_prior(z)

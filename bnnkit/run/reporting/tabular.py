@@ -1,0 +1,55 @@
+"""The commands whose reports are plain tables and grids of images, each with its digest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bnnkit.run.reporting.digest import Table
+from bnnkit.run.reporting.grids import grids
+from bnnkit.run.reporting.proposal_digest import proposal_cards, proposal_tables
+
+__all__ = ["TABULAR", "Tabular", "tabular_cards", "tabular_grids", "tabular_tables"]
+
+
+@dataclass(frozen=True)
+class Tabular:
+    """How the report of one command is shown.
+
+    Args:
+        lead: The sentence at the top of its page.
+        tables: Its tables, in the order of reading.
+        cards: The verdict figures of its page, each with `title`, `big` and `sub`.
+    """
+
+    lead: str
+    tables: Callable[[Mapping[str, Any]], Sequence[Table]]
+    cards: Callable[[Mapping[str, Any]], list[dict[str, str]]]
+
+
+TABULAR = {
+    "mh-proposal": Tabular(
+        "A learned independent proposal, and chains of Metropolis-Hastings with it",
+        proposal_tables,
+        proposal_cards,
+    ),
+}
+"""By the name of the command."""
+
+
+def tabular_tables(body: Mapping[str, Any]) -> Sequence[Table]:
+    """Return the tables of such a command; empty for another."""
+    known = TABULAR.get(str(body.get("command")))
+    return () if known is None else known.tables(body)
+
+
+def tabular_cards(body: Mapping[str, Any]) -> list[dict[str, str]] | None:
+    """Return the verdict figures of such a command; None for another."""
+    known = TABULAR.get(str(body.get("command")))
+    return None if known is None else known.cards(body)
+
+
+def tabular_grids(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the grids of images of such a command; empty for another."""
+    return grids(body) if str(body.get("command")) in TABULAR else []
