@@ -31,6 +31,7 @@ def main() -> None:
         row.pop("snr", None)
     for curves in ("reliability", "risk_coverage"):
         body.pop(curves, None)
+    body.pop("grids", None)
     body.get("fit", {}).pop("correlation", None)
     body.get("fit", {}).pop("histogram", None)
     RESULTS.mkdir(exist_ok=True)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from bnnkit.methods import sbn
+    from bnnkit.run.avo_toy import avo_toy
     from bnnkit.run.bench import bench
     from bnnkit.run.demo import demo
     from bnnkit.run.doctor import doctor
@@ -36,7 +37,11 @@ if TYPE_CHECKING:
     from bnnkit.run.sbn import sbn_fit
     from bnnkit.run.sweep import sweep
     from bnnkit.run.train import train
+    from bnnkit.run.vae_eval import vae_eval
+    from bnnkit.run.vae_fit import vae_fit
+    from bnnkit.run.vae_refine import vae_refine
     from bnnkit.spec import DataSpec, ModelSpec, Plan, Quantity, Report
+    from bnnkit.spec.vae import VaeSpec
 
     __version__: str
 
@@ -55,7 +60,9 @@ __all__ = [
     "StructureError",
     "TrainingError",
     "UsageError",
+    "VaeSpec",
     "__version__",
+    "avo_toy",
     "bench",
     "demo",
     "doctor",
@@ -71,6 +78,9 @@ __all__ = [
     "sbn_fit",
     "sweep",
     "train",
+    "vae_eval",
+    "vae_fit",
+    "vae_refine",
 ]
 
 # Where each public name lives: `module` (under its own name), `module:name` or `module:` itself.
@@ -89,6 +99,8 @@ _HOMES = {
     "StructureError": "bnnkit.errors",
     "TrainingError": "bnnkit.errors",
     "UsageError": "bnnkit.errors",
+    "VaeSpec": "bnnkit.spec.vae",
+    "avo_toy": "bnnkit.run.avo_toy",
     "bench": "bnnkit.run.bench",
     "demo": "bnnkit.run.demo",
     "doctor": "bnnkit.run.doctor",
@@ -104,6 +116,9 @@ _HOMES = {
     "sbn_fit": "bnnkit.run.sbn",
     "sweep": "bnnkit.run.sweep",
     "train": "bnnkit.run.train",
+    "vae_eval": "bnnkit.run.vae_eval",
+    "vae_refine": "bnnkit.run.vae_refine",
+    "vae_fit": "bnnkit.run.vae_fit",
 }
 
 

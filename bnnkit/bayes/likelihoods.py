@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["LIKELIHOODS", "log_likelihood"]
+__all__ = ["LIKELIHOODS", "likelihood_mean", "log_likelihood"]
 
 LIKELIHOODS = ("bernoulli", "gaussian", "continuous-bernoulli", "categorical256")
 
@@ -50,6 +50,26 @@ def log_likelihood(kind: str, x: Tensor, parameters: Sequence[Tensor]) -> Tensor
         KeyError: No such likelihood.
     """
     return _TERMS[kind](x, *parameters).sum(-1)
+
+
+def likelihood_mean(kind: str, parameters: Sequence[Tensor]) -> Tensor:
+    r"""Return the mean of x given z, which pictures show.
+
+    It is sigmoid(l) of `bernoulli`, m of `gaussian`, :math:`1/(1 - e^{-l}) - 1/l` of
+    `continuous-bernoulli` (Loaiza-Ganem and Cunningham 2019, eq. 8) and the expected level of
+    `categorical256`.
+
+    Args:
+        kind: One of `LIKELIHOODS`.
+        parameters: As of `log_likelihood`.
+
+    Returns:
+        `[*, D]`, in the units of the data.
+
+    Raises:
+        KeyError: No such likelihood.
+    """
+    return _MEANS[kind](parameters[0])
 
 
 def _bernoulli(x: Tensor, logits: Tensor) -> Tensor:
@@ -84,4 +104,23 @@ _TERMS: dict[str, Callable[..., Tensor]] = {
     "continuous-bernoulli": _continuous_bernoulli,
     "gaussian": _gaussian,
     "categorical256": _categorical,
+}
+
+
+def _continuous_bernoulli_mean(logits: Tensor) -> Tensor:
+    near = logits.abs() < _NEAR_ZERO
+    far = torch.where(near, torch.ones_like(logits), logits)
+    return torch.where(near, 0.5 + logits / 12, -1 / torch.expm1(-far) - 1 / far)
+
+
+def _expected_level(logits: Tensor) -> Tensor:
+    levels = torch.arange(logits.shape[-1], dtype=logits.dtype, device=logits.device)
+    return logits.softmax(-1) @ levels
+
+
+_MEANS: dict[str, Callable[[Tensor], Tensor]] = {
+    "bernoulli": torch.sigmoid,
+    "continuous-bernoulli": _continuous_bernoulli_mean,
+    "gaussian": lambda mean: mean,
+    "categorical256": _expected_level,
 }

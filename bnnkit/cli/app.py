@@ -50,6 +50,30 @@ COMMANDS: list[tuple[str, str, str, str]] = [
         "Learn an independent proposal for a density, and run Metropolis-Hastings chains with it.",
     ),
     (
+        "vae-fit",
+        "bnnkit.cli.vae_fit",
+        "vae_fit",
+        "Train a variational autoencoder, continue one, or upgrade its posterior.",
+    ),
+    (
+        "vae-refine",
+        "bnnkit.cli.vae_refine",
+        "vae_refine",
+        "Refine the posterior of each datum under a pretrained VAE, and measure what it gains.",
+    ),
+    (
+        "vae-eval",
+        "bnnkit.cli.vae_eval",
+        "vae_eval",
+        "Judge a pretrained VAE: bound, likelihood by importance sampling, latents, pictures.",
+    ),
+    (
+        "avo-toy",
+        "bnnkit.cli.avo_toy",
+        "avo_toy",
+        "Approximate a 2-D energy by annealed variational objectives, their rivals and flows.",
+    ),
+    (
         "inspect",
         "bnnkit.cli.inspect",
         "inspect",

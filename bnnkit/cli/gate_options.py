@@ -86,6 +86,12 @@ MinAcceptance = Annotated[
         help="Least share of proposals accepted; needs --max-rhat beside it.",
     ),
 ]
+MinElboGain = Annotated[
+    float | None,
+    typer.Option(
+        metavar="NATS", rich_help_panel=_PANEL, help="Least gain of the bound by refinement."
+    ),
+]
 MinEssPerDraw = Annotated[
     float | None,
     typer.Option(
@@ -133,6 +139,7 @@ class GateFlags:
     min_param_ratio: MinParamRatio = None
     min_size_ratio: MinSizeRatio = None
     max_export_diff: MaxExportDiff = None
+    min_elbo_gain: MinElboGain = None
     min_ess_per_draw: MinEssPerDraw = None
     max_rhat: MaxRhat = None
     min_acceptance: MinAcceptance = None

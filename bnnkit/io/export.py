@@ -28,6 +28,10 @@ __all__ = [
     "Written",
     "check_onnx",
     "copy_onnx",
+    "export_refusal",
+    "onnx_package",
+    "save_onnx",
+    "silence",
     "write_layer_onnx",
     "write_onnx",
     "write_pt2",
@@ -63,6 +67,16 @@ class Written:
     path: Path
     bytes: int
     notes: tuple[str, ...] = ()
+
+
+def onnx_package() -> Any:  # noqa: ANN401 - it has no types
+    """Return the package onnx with its submodules, for those who build graphs by hand."""
+    import onnx
+    import onnx.compose
+    import onnx.helper
+    import onnx.numpy_helper
+
+    return onnx
 
 
 def write_onnx(
@@ -107,7 +121,7 @@ def write_onnx(
         given = {"input": example, "noise": noise, "labels": labels}
         examples = {name: x for name, x in given.items() if x is not None}
         program, shapes, notes = _capture(module, examples, main=len(outputs) == 1)
-        with _silence():
+        with silence():
             converted = torch.onnx.export(
                 program,
                 tuple(program.example_inputs[0]),
@@ -120,11 +134,11 @@ def write_onnx(
                 verbose=False,
             )
         assert converted is not None  # dynamo=True always returns one
-        return _save_onnx(converted.model_proto, Path(path), notes, metadata or {})
+        return save_onnx(converted.model_proto, Path(path), notes, metadata or {})
     except BnnkitError:
         raise
     except Exception as error:
-        raise _refusal(_ASKED_ONNX, error, "--no-onnx") from error
+        raise export_refusal(_ASKED_ONNX, error, "--no-onnx") from error
 
 
 def write_pt2(module: nn.Module, example: Tensor, path: str | Path) -> Written:
@@ -145,13 +159,13 @@ def write_pt2(module: nn.Module, example: Tensor, path: str | Path) -> Written:
         program, _, notes = _capture(module, {"input": example})
         for node in program.graph.nodes:  # paths of this machine stay here
             node.meta.pop("stack_trace", None)
-        with atomic_path(path) as part, _silence():
+        with atomic_path(path) as part, silence():
             torch.export.save(program, part)
         return Written(Path(path), Path(path).stat().st_size, tuple(notes))
     except BnnkitError:
         raise
     except Exception as error:
-        raise _refusal(_ASKED_PT2, error, "--no-pt2") from error
+        raise export_refusal(_ASKED_PT2, error, "--no-pt2") from error
 
 
 def write_safetensors(
@@ -289,7 +303,7 @@ def _operator(layer: nn.Module) -> tuple[str, dict[str, Any]]:
     }
 
 
-def _save_onnx(
+def save_onnx(
     proto: Any,  # noqa: ANN401
     path: Path,
     notes: list[str],
@@ -322,7 +336,7 @@ def _capture(
     wide = tuple(torch.cat([x, x]) if len(x) == 1 else x for x in examples)
     batch, samples = torch.export.Dim("batch"), torch.export.Dim("samples")
     shapes = tuple({0: samples if name == "noise" else batch} for name in named)
-    with _exportable(module, main) as model, _silence():
+    with _exportable(module, main) as model, silence():
         try:
             program = torch.export.export(model, _on_cpu(wide), dynamic_shapes=shapes)
             _check_rows(program)
@@ -370,7 +384,7 @@ def _exportable(module: nn.Module, main: bool) -> Iterator[nn.Module]:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Keep the exporters' progress, warnings and logs off the terminal."""
     disabled = logging.root.manager.disable
     sink = io.StringIO()
@@ -405,7 +419,7 @@ def _plain_tensors(module: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
     return tensors, notes
 
 
-def _refusal(asked: str, error: Exception, option: str) -> ArtefactError:
+def export_refusal(asked: str, error: Exception, option: str) -> ArtefactError:
     """Word an exporter's failure: its innermost cause, in one line."""
     cause: BaseException = error
     while cause.__cause__ is not None:

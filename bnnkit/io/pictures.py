@@ -1,7 +1,9 @@
-"""Images to PNG files."""
+"""Images to PNG, as a file or as text."""
 
 from __future__ import annotations
 
+import base64
+import tempfile
 from pathlib import Path
 
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch import Tensor
 from bnnkit.io.atomic import atomic_path
 from bnnkit.io.vision import torchvision
 
-__all__ = ["write_grid"]
+__all__ = ["grid_png", "write_grid"]
 
 
 def write_grid(images: Tensor, path: str | Path, *, columns: int = 8) -> Path:
@@ -27,3 +29,15 @@ def write_grid(images: Tensor, path: str | Path, *, columns: int = 8) -> Path:
     with atomic_path(path) as part:
         torchvision().utils.save_image(images.float() / 255, part, nrow=columns, padding=2)
     return path
+
+
+def grid_png(images: Tensor, *, columns: int = 8) -> str:
+    """Return images side by side as a PNG in base64.
+
+    Args:
+        images: As of `write_grid`.
+        columns: Images in a row.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        written = write_grid(images, Path(folder) / "grid.png", columns=columns)
+        return base64.b64encode(written.read_bytes()).decode("ascii")

@@ -11,7 +11,10 @@ from bnnkit.spec import Plan, Report
 
 __all__ = [
     "CHECKPOINT",
+    "DECODER_ONNX",
+    "DENSITIES_PNG",
     "DISCRIMINATOR",
+    "ENCODER_ONNX",
     "EXTRACTOR",
     "GENERATOR_ONNX",
     "METRICS",
@@ -19,7 +22,12 @@ __all__ = [
     "MODEL_PT2",
     "MODEL_SAFETENSORS",
     "PLAN",
+    "POSTERIOR",
+    "POSTERIOR_JSON",
     "PROPOSAL",
+    "RECONSTRUCTIONS_PNG",
+    "REFINED",
+    "REFINE_ONNX",
     "REPORT_HTML",
     "REPORT_JSON",
     "SAMPLER",
@@ -27,6 +35,7 @@ __all__ = [
     "SAMPLES_PNG",
     "SAMPLES_RAW_PNG",
     "SCORE_ONNX",
+    "TRAVERSALS_PNG",
     "check_replaceable",
     "is_run_directory",
     "run_directory",
@@ -44,11 +53,20 @@ REPORT_HTML = "report.html"
 METRICS = "metrics.jsonl"
 DISCRIMINATOR = "discriminator.safetensors"
 PROPOSAL = "proposal.safetensors"
+POSTERIOR = "posterior.safetensors"
+POSTERIOR_JSON = "posterior.json"
 SAMPLES_PNG = "samples.png"
+DENSITIES_PNG = "densities.png"
 SAMPLES_NPZ = "samples.npz"
 SAMPLES_RAW_PNG = "samples-raw.png"
 GENERATOR_ONNX = "generator.onnx"
 SCORE_ONNX = "discriminator.onnx"
+ENCODER_ONNX = "encoder.onnx"
+DECODER_ONNX = "decoder.onnx"
+REFINE_ONNX = "refine.onnx"
+REFINED = "refined.safetensors"
+RECONSTRUCTIONS_PNG = "reconstructions.png"
+TRAVERSALS_PNG = "traversals.png"
 EXTRACTOR = "extractor.safetensors"
 SAMPLER = "sampler.json"
 CHECKPOINT = "checkpoint"
@@ -64,11 +82,20 @@ _NAMES = frozenset(
         METRICS,
         DISCRIMINATOR,
         PROPOSAL,
+        POSTERIOR,
+        POSTERIOR_JSON,
         SAMPLES_PNG,
+        DENSITIES_PNG,
         SAMPLES_NPZ,
         SAMPLES_RAW_PNG,
         GENERATOR_ONNX,
         SCORE_ONNX,
+        ENCODER_ONNX,
+        DECODER_ONNX,
+        REFINE_ONNX,
+        REFINED,
+        RECONSTRUCTIONS_PNG,
+        TRAVERSALS_PNG,
         EXTRACTOR,
         SAMPLER,
         *(

@@ -44,12 +44,15 @@ def write_samples(
     return Path(path)
 
 
-def write_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> Path:
-    """Write named tensors, whole or not at all."""
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None
+) -> Path:
+    """Write named tensors, and texts beside them, whole or not at all."""
     from safetensors.torch import save
 
+    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     with atomic_path(path) as part:
-        part.write_bytes(save({k: v.contiguous() for k, v in tensors.items()}))
+        part.write_bytes(save(plain, None if metadata is None else dict(metadata)))
     return Path(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from bnnkit.graph.outputs import MAIN_KEYS
 from bnnkit.io.export import check_onnx
 from bnnkit.spec.noise import MOST_NOISE
 
-__all__ = ["NOISE_KEY", "OnnxModel"]
+__all__ = ["NOISE_KEY", "OnnxModel", "OnnxProgram"]
 
 NOISE_KEY = "bnnkit.noise"
 """Property of an ONNX file with a `noise` input: JSON with its `samples`, `size` and `seed`."""
@@ -104,6 +105,44 @@ class OnnxModel:
                 "Export the model again, and let it take any batch size.",
             ) from error
         return torch.from_numpy(binding.get_outputs()[0].numpy())
+
+
+class OnnxProgram:
+    """An ONNX file of several named inputs and outputs, on the CPU.
+
+    Args:
+        path: The file.
+        threads: Threads inside one operator; None takes onnxruntime's own choice.
+
+    Raises:
+        FileRefusedError: The file is broken, hostile or unknown to onnxruntime.
+    """
+
+    def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
+        check_onnx(path)
+        self._session = _session(Path(path), "cpu", threads)
+
+    def __call__(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> list[Tensor]:
+        """Run it.
+
+        Args:
+            inputs: By name.
+            outputs: Names of what is wanted.
+
+        Raises:
+            FileRefusedError: onnxruntime stopped.
+        """
+        arrays = {k: value.detach().cpu().contiguous().numpy() for k, value in inputs.items()}
+        try:
+            found = self._session.run(list(outputs), arrays)
+        except Exception as error:
+            raise FileRefusedError(
+                "Running ONNX on " + ", ".join(f"{k} {list(v.shape)}" for k, v in inputs.items()),
+                str(error).splitlines()[0][:300],
+                "onnxruntime stopped inside the model",
+                "Export the model again, and let it take any batch size.",
+            ) from error
+        return [torch.from_numpy(value) for value in found]
 
 
 def _seeded_noise(session: Any) -> Any:  # noqa: ANN401 - optional

@@ -22,11 +22,12 @@ __all__ = [
 
 _WORST_FIRST = {"fail": 0, "missing": 1, "inconclusive": 2, "pass": 3}
 _MEASURED_BY = {
-    "paired": "'bnnkit prune', or 'bnnkit eval' with --against",
-    "slim": "'bnnkit prune' or 'bnnkit eval'",
+    "paired": "'bnnkit prune', 'bnnkit vae-refine', or 'bnnkit eval' with --against",
+    "slim": "'bnnkit prune', 'bnnkit eval', or for an autoencoder 'bnnkit vae-eval'",
     "ratios": "'bnnkit prune'",
     "latency": "'bnnkit prune', or 'bnnkit bench' of two models or more",
-    "checks": "'bnnkit prune' or 'bnnkit export'",
+    "checks": "'bnnkit prune', 'bnnkit export', or 'bnnkit vae-refine' that writes ONNX",
+    "filtered": "'bnnkit mh-filter'",
     "sampling": "'bnnkit mh-proposal'",
 }
 
@@ -52,6 +53,7 @@ _GATES = {
     "min_param_ratio": _Gate("x", "ratios", "parameters"),
     "min_size_ratio": _Gate("x", "ratios", "file"),
     "max_export_diff": _Gate("relative", "checks"),
+    "min_elbo_gain": _Gate("nats", "paired", "elbo_gain"),
     "max_fid": _Gate("", "filtered", "fid"),
     "min_acceptance": _Gate("", "sampling", "acceptance"),
     "min_ess_per_draw": _Gate("", "sampling", "ess_per_draw"),

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bnnkit.io.pictures import grid_png
 from bnnkit.io.rundir import REPORT_HTML, run_directory, write_report, write_text
 from bnnkit.run.filtering.choose import choose
 from bnnkit.run.filtering.cost import Stopwatch
 from bnnkit.run.filtering.discriminate import discriminators
-from bnnkit.run.filtering.files import grid_png, write_filtered
+from bnnkit.run.filtering.files import write_filtered
 from bnnkit.run.filtering.filtered import run_filter
 from bnnkit.run.filtering.job import Job, check_range, prepare
 from bnnkit.run.filtering.judgement import bound_section, held_out, verdict

@@ -10,7 +10,7 @@ from bnnkit.errors import UsageError, did_you_mean
 __all__ = ["GateOptions", "parse_setting"]
 
 _SETTING_KEYS = ("runtime", "device", "threads", "batch")
-_SIGNED = {"max_error_rise", "max_nll_rise"}
+_SIGNED = {"max_error_rise", "max_nll_rise", "min_elbo_gain"}
 
 
 def parse_setting(text: str) -> dict[str, str]:
@@ -66,6 +66,7 @@ class GateOptions:
         min_param_ratio: Least original / slim parameters.
         min_size_ratio: Least original / slim file bytes.
         max_export_diff: Largest relative difference of any exported form.
+        min_elbo_gain: Least nats per datum that refinement adds to the evidence bound, paired.
         max_fid: Largest Frechet distance of filtered samples, in the first extractor's features.
         min_acceptance: Least share of proposals that chains accept; only beside `max_rhat`.
         min_ess_per_draw: Least bulk effective sample size of a draw, at the worst coordinate.
@@ -88,6 +89,7 @@ class GateOptions:
     min_param_ratio: float | None = None
     min_size_ratio: float | None = None
     max_export_diff: float | None = None
+    min_elbo_gain: float | None = None
     max_fid: float | None = None
     min_acceptance: float | None = None
     min_ess_per_draw: float | None = None

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from bnnkit.zoo.belief_net import SigmoidBeliefNet
 from bnnkit.zoo.digits import DigitsCNN
 from bnnkit.zoo.gan import (
     DCGAN32Discriminator,
@@ -20,7 +21,7 @@ from bnnkit.zoo.lenet import LeNet5BN, LeNet5Caffe, MnistLeNet
 from bnnkit.zoo.mlp import lenet_300_100, mlp_500_300
 from bnnkit.zoo.resnet import resnet20, resnet32, resnet44, resnet56
 from bnnkit.zoo.resnet18 import ResNet18Cifar
-from bnnkit.zoo.vae import ConvVAE, MnistVAE
+from bnnkit.zoo.vae import ConvVAE, GaussianVAE, MnistVAE
 from bnnkit.zoo.vgg import VGGCifar
 from bnnkit.zoo.vgg11 import VGG11Cifar
 
@@ -44,7 +45,9 @@ ZOO: dict[str, Callable[..., nn.Module]] = {
     "resnet32-cifar": resnet32,
     "resnet44-cifar": resnet44,
     "resnet56-cifar": resnet56,
+    "sbn-mnist": SigmoidBeliefNet,
     "vae-conv": ConvVAE,
+    "vae-gaussian": GaussianVAE,
     "vae-mnist": MnistVAE,
     "vgg-cifar": VGGCifar,
     "vgg11-cifar": VGG11Cifar,
@@ -69,7 +72,9 @@ INPUT_SHAPES: dict[str, tuple[int, ...]] = {
     "resnet32-cifar": (3, 32, 32),
     "resnet44-cifar": (3, 32, 32),
     "resnet56-cifar": (3, 32, 32),
+    "sbn-mnist": (1, 28, 28),
     "vae-conv": (1, 28, 28),
+    "vae-gaussian": (1, 28, 20),
     "vae-mnist": (1, 28, 28),
     "vgg-cifar": (3, 32, 32),
     "vgg11-cifar": (3, 32, 32),

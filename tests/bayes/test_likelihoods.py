@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, ContinuousBernoulli, Normal
 
-from bnnkit.bayes.likelihoods import LIKELIHOODS, log_likelihood
+from bnnkit.bayes.likelihoods import LIKELIHOODS, likelihood_mean, log_likelihood
 
 
 def draw(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
@@ -67,3 +67,16 @@ def test_far_logits_stay_finite() -> None:
 def test_an_unknown_name_is_an_error() -> None:
     with pytest.raises(KeyError):
         log_likelihood("poisson", torch.ones(1, 1), [torch.ones(1, 1)])
+
+
+def test_means_are_those_of_torchs_distributions() -> None:
+    logits = torch.tensor([-8.0, -0.5, -9e-3, 0.0, 1.1e-2, 2.0], dtype=torch.float64)
+    torch.testing.assert_close(likelihood_mean("bernoulli", [logits]), logits.sigmoid())
+    torch.testing.assert_close(
+        likelihood_mean("continuous-bernoulli", [logits]),
+        ContinuousBernoulli(logits=logits).mean, rtol=1e-6, atol=1e-7,
+    )  # fmt: skip
+    torch.testing.assert_close(likelihood_mean("gaussian", [logits, logits]), logits)
+    table = draw(2, 3, 256)
+    expected = (table.softmax(-1) * torch.arange(256.0, dtype=torch.float64)).sum(-1)
+    torch.testing.assert_close(likelihood_mean("categorical256", [table]), expected)

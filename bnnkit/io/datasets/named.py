@@ -1,4 +1,4 @@
-"""Data sets known by name: the embedded digits, and those that torchvision reads or fetches."""
+"""Data sets known by name: the embedded digits, Frey Faces, and those that torchvision reads."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from bnnkit.errors import DataError
+from bnnkit.io.datasets.arrays import read_npz
 from bnnkit.io.datasets.source import HeldImages, Part, Source
 from bnnkit.io.vision import torchvision
 
@@ -57,7 +58,7 @@ _KNOWN = {
 }
 _DIGITS_MEAN, _DIGITS_STD = (0.3053,), (0.3760,)
 
-NAMES = ("digits", *_KNOWN)
+NAMES = ("digits", "freyfaces", *_KNOWN)
 
 
 def canonical_name(name: str) -> str | None:
@@ -83,6 +84,8 @@ def read_named(name: str, root: str | None = None, *, download: bool = False) ->
     """
     if name == "digits":
         return _digits()
+    if name == "freyfaces":
+        return _freyfaces(Path(root or DEFAULT_ROOT) / "freyfaces.npz")
     known = _KNOWN[name]
     place = Path(root or DEFAULT_ROOT)
     train, test = (_torchvision_part(name, place, part, download) for part in ("train", "test"))
@@ -126,6 +129,20 @@ def _digits() -> Source:
         crops=False,
         mirrors=False,
     )
+
+
+def _freyfaces(path: Path) -> Source:
+    """Read the 1965 grey frames of 28 x 20 pixels of one face, without labels."""
+    if not path.is_file():
+        raise DataError(
+            "Loading the data 'freyfaces'", f"no file {str(path)!r}",
+            "they are not fetched",
+            "Store the images of frey_rawface.mat (Sam Roweis's page), uint8 [1965, 28, 20], "
+            "there as 'images', or name their folder with --data-root.",
+        )  # fmt: skip
+    source = read_npz(path, labelled=False)
+    source.name = "freyfaces"
+    return source
 
 
 def _torchvision_part(name: str, root: Path, part: str, download: bool) -> Any:  # noqa: ANN401

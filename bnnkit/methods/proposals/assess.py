@@ -11,9 +11,9 @@ from torch import Tensor
 
 from bnnkit.bayes.accept.independent import weight_ess
 from bnnkit.bayes.chain_diagnostics import bulk_ess, mean_ess, rhat
+from bnnkit.bayes.pareto import pareto_shape
 from bnnkit.methods.proposals.sampling import Chains
 from bnnkit.methods.proposals.targets import Modes, Reference
-from bnnkit.methods.proposals.weights import pareto_shape
 from bnnkit.metrics.interval import mean_interval
 from bnnkit.spec.report import Quantity
 

@@ -1,4 +1,4 @@
-"""Normalising flows as proposals: neural spline flows of zuko, the one file that imports it."""
+"""Normalising flows as proposals: neural spline flows of zuko."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bnnkit.errors import UsageError
+from bnnkit.methods.flows import spline_flow
 from bnnkit.methods.proposals.families import Draws, Whitening
 
 __all__ = ["SplineFlow"]
@@ -49,7 +50,7 @@ class SplineFlow(nn.Module):
                 "Use --family mixture.",
             )
         self.whitening = whitening
-        self.flow = _build(self.dim, transforms, hidden, seed)
+        self.flow = spline_flow(self.dim, transforms, hidden, seed)
 
     def draws(self, count: int, generator: torch.Generator) -> Draws:
         """Return draws with a gradient, all of one weight."""
@@ -69,25 +70,6 @@ class SplineFlow(nn.Module):
         z, ladj = self.flow().transform.call_and_ladj(self.whitening.inward(x))
         log_q: Tensor = _log_normal(z) + ladj - self.whitening.log_volume
         return log_q
-
-
-def _build(dim: int, transforms: int, hidden: tuple[int, ...], seed: int) -> nn.Module:
-    """Return zuko's flow with seeded weights; torch's random state is kept."""
-    try:
-        from zuko.flows import NSF
-    except ImportError as error:
-        raise UsageError(
-            "Building a flow",
-            "no package 'zuko'",
-            "flows are built by it",
-            "Install it with pip install 'bnnkit[flows]', or use --family mixture.",
-        ) from error
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed CUDA too
-        flow: nn.Module = NSF(
-            dim, transforms=transforms, hidden_features=hidden, passes=2, randperm=dim > 2
-        )
-        return flow
 
 
 def _log_normal(z: Tensor) -> Tensor:

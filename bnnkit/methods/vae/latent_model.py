@@ -56,7 +56,8 @@ class LatentModel:
         lead = z.shape[:-1]
         parameters = self.decode(z.reshape(-1, z.shape[-1]))
         rows = math.prod(lead)
-        shaped = [p.reshape(*lead, *p.shape[1:]) if len(p) == rows else p for p in parameters]
+        # shape[0], not len(): a graph that is traced for export keeps the former a variable
+        shaped = [p.reshape(*lead, *p.shape[1:]) if p.shape[0] == rows else p for p in parameters]
         return log_likelihood(self.likelihood, x, shaped)
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:

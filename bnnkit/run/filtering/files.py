@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,18 +46,10 @@ from bnnkit.run.verify import require
 from bnnkit.spec import ModelSpec, Plan
 from bnnkit.spec.generator import GeneratorSpec
 
-__all__ = ["grid_png", "write_filtered"]
+__all__ = ["write_filtered"]
 
 _PROGRAMS = {FileKind.TORCHSCRIPT: ".pt", FileKind.PT2: ".pt2", FileKind.ONNX: ".onnx"}
 _STARTS = 10_000
-
-
-def grid_png(images: Tensor) -> str:
-    """Return images side by side as a PNG in base64."""
-    with tempfile.TemporaryDirectory() as folder:
-        return base64.b64encode(
-            write_grid(images, Path(folder) / "grid.png").read_bytes()
-        ).decode()
 
 
 def write_filtered(

@@ -73,7 +73,12 @@ _FIGURES = (
     ("ece", "ECE"),
     ("ece_equal_mass", "ECE, equal mass"),
     ("brier", "Brier score"),
+    ("elbo", "evidence bound"),
 )
+_GREY = {"nll": "importance-weighted loss", "elbo": "objective (no bound)"}
+"""What figures of an autoencoder are called where its likelihood is none of its data."""
+_PAIRS = {"sbn-fit": ("original", "stochastic"), "vae-refine": ("encoder", "refined")}
+"""What the two sides of a command's comparison are called."""
 _COUNTS: tuple[tuple[str, str, str, Callable[[object], str], str], ...] = (
     ("parameters", "parameters", "parameters", count_text, "fewer"),
     ("macs", "MACs", "macs", lambda n: count_text(n, "MACs"), "fewer"),
@@ -88,10 +93,12 @@ def quality_table(body: Mapping[str, Any]) -> Table | None:
     if not slim:
         return None
     rows = []
+    grey = section(body, "model").get("is_bound") is False
     for key, name in _FIGURES:
         if key not in slim:
             continue
-        rise = paired.get(f"{key}_rise")
+        name = _GREY.get(key, name) if grey else name
+        rise = paired.get(f"{key}_rise", paired.get(f"{key}_gain"))
         cells = [figure_text(original.get(key)), figure_text(slim[key])]
         change = figure_text(rise, sign=True)
         rows.append((name, *cells, change, n_text(slim[key], original.get(key), rise)))
@@ -106,9 +113,9 @@ def quality_table(body: Mapping[str, Any]) -> Table | None:
     if not original:
         alone = tuple((name, value, n) for name, _, value, _, n in rows)
         return Table("Measured", ("", ">value", ">n"), alone, note)
-    new = "stochastic" if body.get("command") == "sbn-fit" else "slim"
-    columns = ("", ">original", f">{new}", ">change", ">n")
-    return Table(f"Original against {new}", columns, tuple(rows), note)
+    old, new = _PAIRS.get(str(body.get("command")), ("original", "slim"))
+    columns = ("", f">{old}", f">{new}", ">change", ">n")
+    return Table(f"{old.capitalize()} against {new}", columns, tuple(rows), note)
 
 
 def _level_note(*figures: object) -> str:

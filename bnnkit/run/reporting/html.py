@@ -39,6 +39,7 @@ _CURVES = (
     ("loss", "Loss", False),
     ("nll", "Negative log-likelihood, nats", False),
     ("kl", "Kullback-Leibler divergence, nats", False),
+    ("validation", "Evidence lower bound on held-out data, nats", False),
     ("error", "Error, %", True),
     ("kept", "Units kept", True),
 )

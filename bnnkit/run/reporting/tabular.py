@@ -6,9 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bnnkit.run.reporting.avo_digest import avo_cards, avo_tables
 from bnnkit.run.reporting.digest import Table
 from bnnkit.run.reporting.grids import grids
 from bnnkit.run.reporting.proposal_digest import proposal_cards, proposal_tables
+from bnnkit.run.reporting.vae_digest import (
+    eval_cards,
+    eval_tables,
+    refine_cards,
+    refine_tables,
+)
+from bnnkit.run.reporting.vae_fit_digest import vae_fit_cards, vae_fit_tables
 
 __all__ = ["TABULAR", "Tabular", "tabular_cards", "tabular_grids", "tabular_tables"]
 
@@ -29,10 +37,30 @@ class Tabular:
 
 
 TABULAR = {
+    "vae-eval": Tabular(
+        "A pretrained autoencoder, judged by its bound and by importance sampling",
+        eval_tables,
+        eval_cards,
+    ),
+    "vae-refine": Tabular(
+        "The posterior of each datum, refined under a pretrained autoencoder",
+        refine_tables,
+        refine_cards,
+    ),
     "mh-proposal": Tabular(
         "A learned independent proposal, and chains of Metropolis-Hastings with it",
         proposal_tables,
         proposal_cards,
+    ),
+    "vae-fit": Tabular(
+        "An autoencoder in training, and the bound that it reaches",
+        vae_fit_tables,
+        vae_fit_cards,
+    ),
+    "avo-toy": Tabular(
+        "Chains and flows on an energy in the plane, by several objectives",
+        avo_tables,
+        avo_cards,
     ),
 }
 """By the name of the command."""

@@ -10,6 +10,7 @@ import torch
 from arviz_stats.base.array import array_stats
 from scipy import stats
 
+from bnnkit.bayes.pareto import pareto_shape
 from bnnkit.errors import TrainingError, UsageError
 from bnnkit.methods.proposals import (
     Density,
@@ -25,7 +26,6 @@ from bnnkit.methods.proposals import (
 )
 from bnnkit.methods.proposals.families import Whitening, gaussian
 from bnnkit.methods.proposals.training import _Chains
-from bnnkit.methods.proposals.weights import pareto_shape
 from bnnkit.spec.proposal import OBJECTIVES
 
 

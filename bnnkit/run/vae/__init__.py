@@ -1,0 +1,1 @@
+"""The work of the VAE commands: setting up, learning, refining, judging."""

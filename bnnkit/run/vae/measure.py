@@ -1,0 +1,145 @@
+"""Figures of posteriors: bound, likelihood by importance sampling, use of the latents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bnnkit.bayes.posteriors import Diagonal, Posterior
+from bnnkit.methods.vae.importance import Importance, elbo, importance
+from bnnkit.methods.vae.latents import latent_usage, split_divergence
+from bnnkit.metrics import mean_interval
+from bnnkit.run.progress import Progress
+from bnnkit.run.vae.setup import VaeBench
+from bnnkit.spec import Quantity
+
+__all__ = [
+    "amortised",
+    "bound_figures",
+    "importance_rows",
+    "latent_figures",
+    "nats",
+    "sample_importance",
+]
+
+_SPLIT_DRAWS = 4
+_MOST_SPLIT = 1000
+"""Data behind the split of the divergence: each draw is compared with every datum."""
+_UNRELIABLE = 0.7
+"""Shape of the weights' tail above which an estimate is still rising (Vehtari et al. 2024)."""
+
+
+def nats(values: Tensor) -> Quantity:
+    """Return the mean over data with its interval.
+
+    Args:
+        values: One figure a datum `[n]`.
+    """
+    values = values.detach().double().cpu()
+    low, high = mean_interval(values)
+    return Quantity(float(values.mean()), "nats", len(values), low, high)
+
+
+@torch.no_grad()
+def amortised(bench: VaeBench, x: Tensor, batch_size: int) -> Diagonal:
+    """Return what the encoder says of data `[n, D]`."""
+    parts = [Diagonal(*bench.model.encode(part)) for part in torch.split(x, batch_size)]
+    return parts[0].join(parts[1:])
+
+
+def bound_figures(
+    bench: VaeBench, x: Tensor, q: Posterior, draws: int, seed: int, batch_size: int
+) -> dict[str, Any]:
+    """Return the evidence bound, its two parts, and the error of its draws."""
+    source = torch.Generator().manual_seed(seed)
+    found = elbo(bench.model, x, q, draws, generator=source, batch_size=batch_size)
+    error = float(found.se.square().sum().sqrt() / len(x))
+    return {
+        "elbo": nats(found.bound),
+        "log_likelihood": nats(found.log_likelihood),
+        "kl": nats(found.kl),
+        "kl_closed": q.closed_kl and bench.model.standard_prior,
+        "kl_by_draws": nats(found.kl_draws),
+        "draws": draws,
+        "error_of_draws": error,
+    }
+
+
+def sample_importance(
+    bench: VaeBench,
+    x: Tensor,
+    q: Posterior,
+    samples: Sequence[int],
+    seed: int,
+    batch_size: int,
+    progress: Progress,
+) -> Importance:
+    """Return the importance-weighted bounds at each number of samples."""
+    progress.start("importance sampling", len(x))
+    done = [0]
+
+    def advance(now: int, _: int) -> None:
+        progress.advance(now - done[0])
+        done[0] = now
+
+    found = importance(
+        bench.model, x, q, tuple(samples), generator=torch.Generator().manual_seed(seed),
+        batch_size=batch_size, progress=advance,
+    )  # fmt: skip
+    progress.stop()
+    return found
+
+
+def importance_rows(found: Importance, posterior: str) -> list[dict[str, Any]]:
+    """Return a row for each number of samples; diagnostics are of the largest.
+
+    Args:
+        found: The estimates.
+        posterior: What the samples were drawn from.
+    """
+    rows: list[dict[str, Any]] = []
+    k_hat = found.k_hat[~found.k_hat.isnan()]
+    for i, samples in enumerate(found.samples):
+        row: dict[str, Any] = {
+            "posterior": posterior,
+            "samples": samples,
+            "nll": nats(-found.log_p[i]),
+            "error_of_draws": float(found.mean_se[i]),
+        }
+        if i + 1 == len(found.samples):
+            row["ess_median"] = float(found.ess.median())
+            row["ess_least"] = float(found.ess.min())
+            if len(k_hat):
+                row["k_hat_median"] = float(k_hat.median())
+                row["unreliable"] = float((k_hat > _UNRELIABLE).double().mean() * 100)
+        rows.append(row)
+    return rows
+
+
+def latent_figures(bench: VaeBench, q: Posterior, seed: int) -> dict[str, Any]:
+    """Return which latents are used, and what the divergence from the prior is spent on."""
+    alone = len(q) < 2  # one datum varies in nothing, and is told apart from nothing
+    usage = latent_usage(q.rows(torch.tensor([0, 0])) if alone else q)
+    found: dict[str, Any] = {
+        "count": bench.auto.latent,
+        "active": None if alone else int(usage.active.sum()),
+        "kl": usage.kl.tolist(),
+        "activity": [None] * bench.auto.latent if alone else usage.activity.tolist(),
+    }
+    if alone:
+        return found
+    few = q.rows(slice(0, _MOST_SPLIT))
+    shape = (_SPLIT_DRAWS, len(few), bench.auto.latent)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(bench.auto.device)
+    log_prior = None if bench.model.standard_prior else bench.model.log_prior(few.sample(noise)[0])
+    split = split_divergence(few, noise, log_prior)
+    found["split"] = {
+        "n": len(few),
+        "mutual_information": split.mutual_information,
+        "marginal_kl": split.marginal_kl,
+        "se": split.se,
+    }
+    return found

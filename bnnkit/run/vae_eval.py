@@ -1,0 +1,177 @@
+"""`vae-eval`: how good a pretrained autoencoder is, by its bound and by importance sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bnnkit.bayes.posteriors import Posterior
+from bnnkit.io.pictures import write_grid
+from bnnkit.io.rundir import (
+    RECONSTRUCTIONS_PNG,
+    REPORT_HTML,
+    SAMPLES_PNG,
+    TRAVERSALS_PNG,
+    run_directory,
+    write_report,
+    write_text,
+)
+from bnnkit.methods.vae.ais import annealed_importance
+from bnnkit.run.gates import judge, refuse_unmeasured
+from bnnkit.run.latency.section import torch_threads
+from bnnkit.run.precision import choose_device
+from bnnkit.run.progress import Progress, SilentProgress
+from bnnkit.run.provenance import collect_provenance
+from bnnkit.run.reporting.html import render_html
+from bnnkit.run.request import check_place
+from bnnkit.run.setup import as_data_spec
+from bnnkit.run.vae import pictures
+from bnnkit.run.vae.files import read_refined, unread_posterior
+from bnnkit.run.vae.measure import (
+    amortised,
+    bound_figures,
+    importance_rows,
+    latent_figures,
+    nats,
+    sample_importance,
+)
+from bnnkit.run.vae.setup import VaeBench, as_vae_spec, set_up_vae
+from bnnkit.spec import DataSpec, ModelSpec, Report
+from bnnkit.spec.gates import GateOptions
+from bnnkit.spec.vae import VaeSpec
+from bnnkit.spec.vae_eval import VaeEvalConfig
+
+__all__ = ["vae_eval"]
+
+
+def vae_eval(
+    model: VaeSpec | ModelSpec | str | Path,
+    data: DataSpec | str,
+    config: VaeEvalConfig | None = None,
+    *,
+    refined: str | Path | None = None,
+    out: str | Path | None = None,
+    gates: GateOptions | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+    argv: Sequence[str] = (),
+) -> Report:
+    """Measure a pretrained variational autoencoder and write a run directory.
+
+    Args:
+        model: The checkpoint, and what its numbers mean; it is not changed.
+        data: What it was trained on.
+        config: Data, samples and pictures; the defaults are the command's.
+        refined: A run of `vae-refine`, whose posteriors are judged in place of the encoder's.
+        out: The run directory; `<model stem>-vae-eval` in the working directory if None.
+        gates: Limits that the report judges itself by.
+        force: Replace what is in `out`.
+        progress: Who is told what goes on.
+        argv: The command line, for the report.
+
+    Returns:
+        The report, as written to `out/report.json`.
+
+    Raises:
+        BnnkitError: The model or the data cannot be used; then nothing is written.
+    """
+    config, started = config or VaeEvalConfig(), datetime.now(UTC)
+    if gates is not None:
+        refuse_unmeasured(gates, ("slim",))
+    spec = as_vae_spec(model)
+    out = Path(out or f"{Path(spec.model.file or spec.model.arch or 'vae').stem}-vae-eval")
+    check_place(out, force=force)
+    device = choose_device(config.device)
+    with torch_threads(config.threads):
+        bench = set_up_vae(spec, as_data_spec(data), seed=config.seed, device=str(device))
+        x = bench.test(config.limit)
+        encoder = amortised(bench, x, config.batch_size)
+        q: Posterior = encoder
+        if refined is not None:
+            q = read_refined(Path(refined), bench, x, encoder)
+        sections = _measure(bench, x, q, config, refined, progress or SilentProgress())
+        sections["model"]["notes"] += unread_posterior(spec.model.file)
+        grids = _grids(bench, x, q, sections["latents"]["kl"], config)
+    sections["grids"] = [pictures.grid(name, images) for name, _, images in grids]
+    with run_directory(out, force=True) as folder:
+        for _, name, images in grids:
+            write_grid(pictures.drawable(images), folder / name, columns=pictures.COLUMNS)
+        provenance = collect_provenance(
+            argv, seed=config.seed, device=str(device), threads=config.threads, started=started
+        )
+        report = Report("vae-eval", provenance, {**sections, "out": str(out)})
+        if gates is not None:
+            report.gates = judge(report, gates).rows
+        write_report(folder, report)
+        write_text(folder / REPORT_HTML, render_html(report))
+    return report
+
+
+def _measure(
+    bench: VaeBench,
+    x: Tensor,
+    q: Posterior,
+    config: VaeEvalConfig,
+    refined: str | Path | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Return the report's sections of figures."""
+    kind, size = "encoder" if refined is None else "refined", config.batch_size
+    bound = bound_figures(bench, x, q, config.elbo_samples, config.seed, size)
+    found = sample_importance(bench, x, q, config.samples, config.seed + 1, size, progress)
+    rows = importance_rows(found, kind)
+    sections = {
+        **bench.describe(),
+        "method": {"name": "vae-eval", "config": asdict(config)},
+        "posterior": {"kind": kind, "run": None if refined is None else str(refined)},
+        "bound": bound,
+        "importance": rows,
+        "latents": latent_figures(bench, q, config.seed + 2),
+        "slim": {"nll": rows[-1]["nll"]},
+    }
+    if config.ais:
+        sections["ais"] = _anneal(bench, x[: config.ais], config, progress)
+    return sections
+
+
+def _anneal(
+    bench: VaeBench, x: Tensor, config: VaeEvalConfig, progress: Progress
+) -> dict[str, Any]:
+    """Return log p(x) by annealed importance sampling from the prior."""
+    progress.start("annealed importance sampling")
+    found = annealed_importance(
+        bench.model, x, generator=torch.Generator().manual_seed(config.seed + 3),
+        chains=config.ais_chains, temperatures=config.ais_temperatures,
+    )  # fmt: skip
+    progress.stop()
+    return {
+        "nll": nats(-found.log_p),
+        "chains": config.ais_chains,
+        "temperatures": config.ais_temperatures,
+        "error_of_chains": float(found.se.square().sum().sqrt() / len(x)),
+        "ess_median": float(found.ess.median()),
+        "acceptance": float(found.acceptance.mean()),
+    }
+
+
+def _grids(
+    bench: VaeBench, x: Tensor, q: Posterior, kl: list[float], config: VaeEvalConfig
+) -> list[tuple[str, str, Tensor]]:
+    """Return title, file and images of each grid."""
+    source = torch.Generator().manual_seed(config.seed + 4)
+    found = [("Data, and under them their reconstructions", RECONSTRUCTIONS_PNG,
+              pictures.reconstructions(bench, x, [q]))]  # fmt: skip
+    if bench.model.standard_prior:
+        found.insert(0, ("Samples", SAMPLES_PNG, pictures.samples(bench, source)))
+    order = sorted(range(len(kl)), key=lambda i: -kl[i])[: config.latents_shown]
+    if order:
+        centre = q.rows(slice(0, 1)).centre()[0]
+        title = "Traversals: a row for each latent, that of the largest KL first"
+        found.append((title, TRAVERSALS_PNG, pictures.traversals(bench, centre, order)))
+    return found

@@ -1,0 +1,170 @@
+"""What the refinement of a VAE's posteriors can be told: one table of defaults."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+
+from bnnkit.errors import UsageError, did_you_mean
+from bnnkit.spec.vae_eval import check_counts, check_rising
+
+__all__ = [
+    "DRAWS",
+    "FAMILIES",
+    "FULL_DRAWS",
+    "OPTIMISERS",
+    "RATES",
+    "RefineConfig",
+    "matrix_shape",
+]
+
+FAMILIES = ("diag", "mn:RxC", "full", "flow")
+OPTIMISERS = ("adam", "sgd", "rmsprop", "natural")
+
+RATES = {"adam": 0.1, "sgd": 0.01, "rmsprop": 0.03, "natural": 0.5}
+"""Rate per datum at the first step; it falls linearly. A natural step of rate 1 is Newton's."""
+
+DRAWS = {"adam": 5, "sgd": 5, "rmsprop": 5, "natural": 2}
+"""Draws in one step. A natural step leaves little to chance, and two are an antithetic pair."""
+
+FULL_DRAWS = 10
+"""Those of a natural step of a full covariance, which learns many more."""
+
+FLOW_RATE = 0.1
+"""Share of those rates that the weights of a flow take."""
+
+_MATRIX = re.compile(r"mn:(\d+)x(\d+)")
+_MATRIX_HINT = "Use --family mn:4x5 for 20 latents, as 4 rows of 5."
+
+
+def matrix_shape(family: str) -> tuple[int, int] | None:
+    """Return rows and columns of `mn:RxC`, or None where it is no such name.
+
+    >>> matrix_shape("mn:5x4")
+    (5, 4)
+    """
+    match = _MATRIX.fullmatch(family)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """How the posterior of each datum is refined, starting from the encoder's.
+
+    Args:
+        family: Form of the posterior: `diag`, `full`, `flow`, or `mn:RxC` for latents that are
+            seen as a matrix of R rows and C columns.
+        optimiser: One of `OPTIMISERS`; `natural` is for Gaussian families.
+        steps: Gradient steps K.
+        samples: Draws S of each posterior in one step; None takes those of the optimiser and
+            family.
+        lr: Learning rate per datum at the first step; None takes that of the optimiser.
+        batch_size: Data that are refined at once; it changes no result.
+        judge_samples: Fixed draws per datum that judge iterates, and as many that decide.
+        report_samples: Fresh draws per datum behind the bounds before and after.
+        seed: Seed of all random numbers.
+
+    Raises:
+        UsageError: A value has no meaning.
+    """
+
+    family: str = "diag"
+    optimiser: str = "natural"
+    steps: int = 20
+    samples: int | None = None
+    lr: float | None = None
+    batch_size: int = 200
+    judge_samples: int = 6
+    report_samples: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        plain = "mn:RxC" if matrix_shape(self.family) else self.family
+        for option, name, known in (
+            ("--family", plain, FAMILIES),
+            ("--optimiser", self.optimiser, OPTIMISERS),
+        ):
+            if name not in known:
+                raise _refused(option, name, "it is not known", did_you_mean(name, known))
+        if self.family == "mn:RxC":
+            raise _refused("--family", self.family, "R and C stand for numbers", _MATRIX_HINT)
+        if 0 in (matrix_shape(self.family) or ()):
+            raise _refused("--family", self.family, "rows and columns must be at least 1")
+        for option, value, least in (
+            ("--steps", self.steps, 0),
+            ("--samples", 1 if self.samples is None else self.samples, 1),
+            ("--batch-size", self.batch_size, 1),
+            ("--judge-samples", self.judge_samples, 2),
+            ("--report-samples", self.report_samples, 2),
+            ("--seed", self.seed, 0),
+        ):
+            if value < least:
+                raise _refused(option, value, f"it must be at least {least}")
+        if self.lr is not None and not 0 < self.lr < math.inf:
+            raise _refused("--lr", self.lr, "it must be above 0")
+        if self.family == "flow" and self.optimiser == "natural":
+            why = "natural gradients are known for Gaussian families only"
+            raise _refused("--optimiser", self.optimiser, why, "Use --optimiser adam.")
+
+    @property
+    def rate(self) -> float:
+        """The learning rate at the first step."""
+        if self.lr is not None:
+            return self.lr
+        return RATES[self.optimiser] * (FLOW_RATE if self.family == "flow" else 1.0)
+
+    @property
+    def draws(self) -> int:
+        """Draws of each posterior in one step."""
+        if self.samples is not None:
+            return self.samples
+        many = self.family == "full" and self.optimiser == "natural"
+        return FULL_DRAWS if many else DRAWS[self.optimiser]
+
+
+@dataclass(frozen=True)
+class VaeRefineConfig:
+    """What `vae-refine` does: the refinement, and what it is held against.
+
+    Args:
+        refine: The refinement.
+        limit: First test data that are refined; None takes all.
+        importance: Numbers of importance samples, rising; a figure for each, from the encoder's
+            and from the refined posterior.
+        gap: Data on which the gap to log p(x) is split; 0 leaves it out.
+        gap_samples: Importance samples behind log p(x) there.
+        ood: Data of other domains, which likelihood regret should tell apart.
+        ood_limit: Most of them.
+        formats: `onnx`, or nothing.
+        device: `auto`, `cpu` or `cuda`.
+        threads: CPU threads; None takes torch's own choice.
+
+    Raises:
+        UsageError: A value has no meaning.
+    """
+
+    refine: RefineConfig = field(default_factory=RefineConfig)
+    limit: int | None = 1000
+    importance: tuple[int, ...] = (100, 500)
+    gap: int = 100
+    gap_samples: int = 2000
+    ood: tuple[str, ...] = ()
+    ood_limit: int = 1000
+    formats: tuple[str, ...] = ("onnx",)
+    device: str = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        check_counts(
+            (
+                ("--limit", 1 if self.limit is None else self.limit, 1),
+                ("--gap", self.gap, 0),
+                ("--ood-limit", self.ood_limit, 2),
+            )
+        )
+        check_rising("--importance", self.importance)
+
+
+def _refused(option: str, value: object, why: str, hint: str = "") -> UsageError:
+    return UsageError(f"Reading {option}", repr(value), why, hint)
