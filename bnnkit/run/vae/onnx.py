@@ -26,7 +26,7 @@ __all__ = ["LOOP_TOLERANCE", "TOLERANCE", "Served", "write_vae_onnx"]
 _PROOF = 64
 _BATCHES = (13, 17, 19, 23, 29, 31, 37)
 """Sizes of the example batch: one that no other axis has tells which axis is the batch."""
-_MOST_CORRELATED = 32
+_MOST_CORRELATED = 16
 """Most latents of a correlated family whose refinement is exported."""
 
 TOLERANCE, LOOP_TOLERANCE = 1e-4, 1e-3
