@@ -41,7 +41,7 @@ from bnnkit.run.vae.measure import (
     nats,
     sample_importance,
 )
-from bnnkit.run.vae.setup import VaeBench, as_vae_spec, set_up_vae
+from bnnkit.run.vae.setup import VaeBench, as_vae_spec, run_stem, set_up_vae
 from bnnkit.spec import DataSpec, ModelSpec, Report
 from bnnkit.spec.gates import GateOptions
 from bnnkit.spec.vae import VaeSpec
@@ -85,7 +85,7 @@ def vae_eval(
     if gates is not None:
         refuse_unmeasured(gates, ("slim",))
     spec = as_vae_spec(model)
-    out = Path(out or f"{Path(spec.model.file or spec.model.arch or 'vae').stem}-vae-eval")
+    out = Path(out or f"{run_stem(spec)}-vae-eval")
     check_place(out, force=force)
     device = choose_device(config.device)
     with torch_threads(config.threads):

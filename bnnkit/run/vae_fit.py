@@ -13,10 +13,11 @@ from bnnkit.run.progress import Progress, SilentProgress
 from bnnkit.run.provenance import collect_provenance
 from bnnkit.run.reporting.html import render_html
 from bnnkit.run.request import check_place
-from bnnkit.run.setup import as_data_spec, as_model_spec
+from bnnkit.run.setup import as_data_spec
 from bnnkit.run.vae.fit_binary import fit_binary
 from bnnkit.run.vae.fit_continuous import fit_continuous
 from bnnkit.run.vae.fit_request import FitRequest
+from bnnkit.run.vae.setup import as_vae_spec, run_stem
 from bnnkit.spec import DataSpec, ModelSpec, Report
 from bnnkit.spec.vae import VaeSpec
 from bnnkit.spec.vae_fit import BINARY_OBJECTIVES, VaeFitConfig
@@ -56,8 +57,8 @@ def vae_fit(
             written.
     """
     config, started = config or VaeFitConfig(), datetime.now(UTC)
-    spec = model if isinstance(model, VaeSpec) else VaeSpec(as_model_spec(model))
-    out = Path(out or f"{_stem(spec.model)}-vae-fit")
+    spec = as_vae_spec(model)
+    out = Path(out or f"{run_stem(spec)}-vae-fit")
     check_place(out, force=force)
     device = str(choose_device(config.device))
     request = FitRequest(
@@ -75,14 +76,3 @@ def vae_fit(
         write_report(folder, report)
         write_text(folder / REPORT_HTML, render_html(report))
     return report
-
-
-def _stem(model: ModelSpec) -> str:
-    """Return a model's name for a folder.
-
-    >>> _stem(ModelSpec(file="nets/vae.pth")), _stem(ModelSpec(arch="bnnkit:vae-mnist"))
-    ('vae', 'vae-mnist')
-    """
-    if model.file is not None:
-        return Path(model.file).stem
-    return str(model.arch).rpartition(":")[2]

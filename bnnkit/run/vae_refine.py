@@ -35,9 +35,15 @@ from bnnkit.run.setup import as_data_spec
 from bnnkit.run.vae import pictures
 from bnnkit.run.vae.files import unread_posterior, write_refined
 from bnnkit.run.vae.gap import split_gap
-from bnnkit.run.vae.measure import importance_rows, latent_figures, nats, sample_importance
+from bnnkit.run.vae.measure import (
+    advancing,
+    importance_rows,
+    latent_figures,
+    nats,
+    sample_importance,
+)
 from bnnkit.run.vae.onnx import write_vae_onnx
-from bnnkit.run.vae.setup import VaeBench, as_vae_spec, check_range, set_up_vae
+from bnnkit.run.vae.setup import VaeBench, as_vae_spec, check_range, run_stem, set_up_vae
 from bnnkit.run.verify import require
 from bnnkit.spec import DataSpec, ModelSpec, Report
 from bnnkit.spec.gates import GateOptions
@@ -81,7 +87,7 @@ def vae_refine(
     if gates is not None:
         refuse_unmeasured(gates, ("slim", "paired", *(["checks"] if config.formats else [])))
     spec = as_vae_spec(model)
-    out = Path(out or f"{Path(spec.model.file or spec.model.arch or 'vae').stem}-vae-refine")
+    out = Path(out or f"{run_stem(spec)}-vae-refine")
     check_place(out, force=force)
     device, progress = choose_device(config.device), progress or SilentProgress()
     seed = config.refine.seed
@@ -134,14 +140,8 @@ def _refine(
 ) -> Refined:
     """Refine all data, telling how far it is."""
     progress.start(title, len(x))
-    done = [0]
-
-    def advance(now: int, _: int) -> None:
-        progress.advance(now - done[0])
-        done[0] = now
-
     source = torch.Generator().manual_seed(config.refine.seed)
-    found = refine(bench.model, x, config.refine, generator=source, progress=advance)
+    found = refine(bench.model, x, config.refine, generator=source, progress=advancing(progress))
     progress.stop()
     return found
 

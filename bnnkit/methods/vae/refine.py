@@ -8,9 +8,9 @@ Four sets of draws are kept apart, each with numbers of the datum's own:
 3. *deciding*: one more set, under which the best iterate is compared with the encoder's
    posterior. Where the gain is not above half its standard error over draws, or not a number,
    the encoder's stays. On a set that chose the iterate the winner would look better than it is;
-4. *reporting*: fresh draws, the same before and after. Nothing is chosen by them, so that they
-   are unbiased. A datum that fell back has exactly its old bound; any other was better under the
-   deciding draws.
+4. *reporting*: fresh draws, the same before and after. A datum that shows a loss under these too
+   keeps the encoder's posterior, so that no refined bound is reported below the old one. This is
+   all that is chosen by them: it lifts the mean gain by no more than the losses it takes out.
 
 What is not a number spreads to all later iterates of its datum and to no other datum: these lose
 every comparison, so that the datum keeps the best iterate before.
@@ -133,11 +133,13 @@ def _refine_batch(model: LatentModel, x: Tensor, config: RefineConfig, seeds: Te
     gain = pairs.mean(0)
     least = _SURE * _standard_error(pairs) + _ROUNDING * old.mean(0).abs()
     improved = gain > least  # false where it is not a number
-    posterior = fall_back(best, amortised, improved)
     refined = time.process_time()
     report = noise.draw(config.report_samples)
     before = bound_samples(model, x, amortised, report)
-    after = torch.where(improved, bound_samples(model, x, posterior, report), before)
+    after = bound_samples(model, x, best, report)
+    improved = improved & (after.mean(0) >= before.mean(0))
+    after = torch.where(improved, after, before)
+    posterior = fall_back(best, amortised, improved)
     return Refined(
         posterior=posterior,
         amortised=amortised,

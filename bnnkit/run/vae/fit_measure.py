@@ -11,8 +11,8 @@ from torch import Tensor
 
 from bnnkit.methods.vae.amortised import terms_of
 from bnnkit.methods.vae.fit_losses import Trainee, bound_of
-from bnnkit.metrics import mean_interval
 from bnnkit.run.progress import Progress
+from bnnkit.run.vae.measure import nats
 from bnnkit.spec import Quantity
 
 __all__ = ["Likelihood", "mean_bound", "measure_bound", "measure_likelihood"]
@@ -42,7 +42,7 @@ def mean_bound(net: Trainee, x: Tensor, *, samples: int = 1) -> tuple[Tensor, Te
 def measure_bound(net: Trainee, x: Tensor, *, samples: int = 1) -> dict[str, Quantity]:
     """Return the mean bound and its divergence, with intervals over data."""
     bound, kl = mean_bound(net, x, samples=samples)
-    return {"elbo": _quantity(bound), "kl": _quantity(kl)}
+    return {"elbo": nats(bound), "kl": nats(kl)}
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,7 @@ def measure_likelihood(net: Trainee, x: Tensor, samples: int, progress: Progress
         progress.advance(len(batch))
     progress.stop()
     nll = torch.cat(values).double().cpu()
-    return Likelihood(_quantity(nll), float(torch.cat(sizes).double().mean()), samples)
-
-
-def _quantity(values: Tensor) -> Quantity:
-    low, high = mean_interval(values)
-    return Quantity(float(values.mean()), "nats", len(values), low, high)
+    return Likelihood(nats(nll), float(torch.cat(sizes).double().mean()), samples)
 
 
 def validation(net: Trainee, x: Tensor) -> Callable[[], float]:

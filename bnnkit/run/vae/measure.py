@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from bnnkit.run.vae.setup import VaeBench
 from bnnkit.spec import Quantity
 
 __all__ = [
+    "advancing",
     "amortised",
     "bound_figures",
     "importance_rows",
@@ -30,6 +31,18 @@ _MOST_SPLIT = 1000
 """Data behind the split of the divergence: each draw is compared with every datum."""
 _UNRELIABLE = 0.7
 """Shape of the weights' tail above which an estimate is still rising (Vehtari et al. 2024)."""
+
+
+def advancing(progress: Progress) -> Callable[[int, int], None]:
+    """Return what takes the number of data done, and of all, and tells the phase how far it is."""
+    told = 0
+
+    def advance(done: int, _: int) -> None:
+        nonlocal told
+        progress.advance(done - told)
+        told = done
+
+    return advance
 
 
 def nats(values: Tensor) -> Quantity:
@@ -79,15 +92,9 @@ def sample_importance(
 ) -> Importance:
     """Return the importance-weighted bounds at each number of samples."""
     progress.start("importance sampling", len(x))
-    done = [0]
-
-    def advance(now: int, _: int) -> None:
-        progress.advance(now - done[0])
-        done[0] = now
-
     found = importance(
         bench.model, x, q, tuple(samples), generator=torch.Generator().manual_seed(seed),
-        batch_size=batch_size, progress=advance,
+        batch_size=batch_size, progress=advancing(progress),
     )  # fmt: skip
     progress.stop()
     return found

@@ -20,7 +20,7 @@ from bnnkit.run.vae.readings import settle_spread
 from bnnkit.spec import DataSpec, ModelSpec
 from bnnkit.spec.vae import VaeSpec
 
-__all__ = ["VaeBench", "as_vae_spec", "check_range", "set_up_vae"]
+__all__ = ["VaeBench", "as_vae_spec", "check_range", "run_stem", "set_up_vae"]
 
 _BATCH = 1024
 
@@ -101,6 +101,19 @@ class VaeBench:
 def as_vae_spec(model: VaeSpec | ModelSpec | str | Path) -> VaeSpec:
     """Read a model argument of the library: all but the file is inferred where nothing says it."""
     return model if isinstance(model, VaeSpec) else VaeSpec(as_model_spec(model))
+
+
+def run_stem(spec: VaeSpec) -> str:
+    """Return what a run directory is called after.
+
+    >>> run_stem(VaeSpec(ModelSpec(file="nets/vae.pth")))
+    'vae'
+    >>> run_stem(VaeSpec(ModelSpec(arch="bnnkit:vae-mnist")))
+    'vae-mnist'
+    """
+    if spec.model.file is not None:
+        return Path(spec.model.file).stem
+    return str(spec.model.arch).rpartition(":")[2]
 
 
 def set_up_vae(spec: VaeSpec, data: DataSpec, *, seed: int = 0, device: str = "cpu") -> VaeBench:
