@@ -182,7 +182,7 @@ def _refinement(body: Mapping[str, Any]) -> Table | None:
     )  # fmt: skip
     note = (
         "A datum is refined where draws of their own say that it gained, and keeps the encoder's "
-        "posterior otherwise. Gains are measured on fresh draws: a small loss is their error."
+        "posterior otherwise, or where the fresh draws behind these figures show a loss."
     )
     return Table("Refinement", ("", ">value"), rows, note)
 
