@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from bnnkit.bayes.posteriors import Posterior
+from bnnkit.methods.vae.latent_model import log_standard_normal
 
 __all__ = ["Flow"]
 
@@ -85,7 +86,7 @@ class Flow(Posterior):
     def kl(self) -> Tensor:
         """Return an estimate of KL(q || N(0, I)) by fixed draws, in nats `[n]`."""
         z, log_q = self.sample(self._fixed())
-        prior = -0.5 * (z.square().sum(-1) + z.shape[-1] * math.log(2 * math.pi))
+        prior = log_standard_normal(z)
         return (log_q - prior).mean(0)
 
     def marginals(self) -> tuple[Tensor, Tensor]:

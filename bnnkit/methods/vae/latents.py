@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from bnnkit.bayes.posteriors import Posterior
+from bnnkit.methods.vae.latent_model import log_standard_normal
 
 __all__ = ["ACTIVE", "Divergence", "Usage", "latent_usage", "split_divergence"]
 
@@ -83,7 +84,7 @@ def split_divergence(
     z, log_q = posterior.sample(noise)
     n, d = z.shape[1:]
     if log_prior is None:
-        log_prior = -0.5 * (z.square().sum(-1) + d * math.log(2 * math.pi))
+        log_prior = log_standard_normal(z)
     flat = z.reshape(-1, 1, d)
     size = max(1, _CHUNK // (n * d))
     aggregate = torch.cat(
