@@ -114,7 +114,7 @@ def judge(model: BeliefModel, x: Tensor) -> dict[str, object]:
     for method in METHODS:
         begun = time.process_time()
         refined = refine_binary(model, x, BinaryRefinement(method), draws)
-        posteriors[f"refined by {method}, 20 steps"] = (refined.logits, {
+        posteriors[f"refined by {method}, 20 steps"] = (refined.posterior.logits, {
             "cpu_ms_an_image_with_judging": 1e3 * (time.process_time() - begun) / len(x),
             "improved": int(refined.improved.sum()),
             "diverged": int(refined.diverged.sum()),

@@ -31,7 +31,8 @@ def pareto_shape(log_weight: Tensor) -> float:
 
     Returns:
         k, shrunk towards 0.5 by ten observations; minus infinity where the largest weights are
-        equal, infinity where nearly all of them are zero, NaN with fewer than 25 weights.
+        equal, infinity where nearly all of them are zero, NaN with fewer than 25 weights, or
+        where so many are ties, as of discrete variables, that they show no tail.
     """
     w = log_weight.detach().double().nan_to_num(nan=-torch.inf)
     n = len(w)
@@ -42,8 +43,10 @@ def pareto_shape(log_weight: Tensor) -> float:
     tail, cut = scaled[-size:], scaled[-size - 1]
     if float(tail[-1]) == float(tail[0]):
         return -math.inf
+    if float(cut) == 0 and float(_quartile(tail)) == 0:
+        return math.inf
     excess = tail - cut
-    return _shape(excess) if float(_quartile(excess)) > 0 else math.inf
+    return _shape(excess) if float(_quartile(excess)) > 0 else math.nan
 
 
 def _quartile(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bnnkit.cli.options import parse_counts
+from bnnkit.cli.parsing import parse_counts
 
 __all__ = ["OUTPUT", "OutputOptions"]
 

@@ -103,7 +103,8 @@ def vae_eval(
         typer.Option(
             metavar="N",
             rich_help_panel=_PANEL,
-            help="Run annealed importance sampling on the first N of them; slow.",
+            help="Run annealed importance sampling on the first N of them; slow, and for continuous "
+            "latents only.",
         ),
     ] = _DEFAULT.ais,
     ais_temperatures: Annotated[
@@ -133,7 +134,7 @@ def vae_eval(
     """Judge a pretrained VAE: bound, likelihood by importance sampling, latents, pictures.
 
     The two layers of PyTorch's own example (fc1, fc21, fc22, fc3, fc4) are known by their names;
-    other files need --arch. What was assumed is said.
+    other files need --arch. What was assumed is said. Latents may be binary (belief nets).
     """
     from bnnkit.cli.console import progress_reporter
     from bnnkit.cli.outcome import conclude

@@ -14,7 +14,12 @@ from bnnkit.cli.groups import only, takes_groups
 from bnnkit.cli.help import example
 from bnnkit.cli.vae_data import IMAGES, FirstTest
 from bnnkit.cli.vae_options import VaeOptions
-from bnnkit.spec.vae_refine import RATES, RefineConfig, VaeRefineConfig
+from bnnkit.spec.vae_refine import (
+    BINARY_OPTIMISERS,
+    OPTIMISERS,
+    RefineConfig,
+    VaeRefineConfig,
+)
 
 __all__ = ["EXAMPLE", "vae_refine"]
 
@@ -106,12 +111,18 @@ def vae_refine(
         typer.Option(
             metavar="NAME",
             rich_help_panel=_METHOD,
-            help="Form of the refined posteriors: diag, full, flow, or mn:RxC, latents as a matrix.",
+            help="Form of the refined posteriors: diag, full, flow, or mn:RxC, latents as a matrix; "
+            "binary latents have one.",
         ),
     ] = _REFINE.family,
     optimiser: Annotated[
-        str,
-        typer.Option(metavar="NAME", rich_help_panel=_METHOD, help=f"{', '.join(RATES)}."),
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=_METHOD,
+            help=f"{', '.join(OPTIMISERS)}; of binary latents {', '.join(BINARY_OPTIMISERS)}. "
+            "natural, or ais, if absent.",
+        ),
     ] = _REFINE.optimiser,
     steps: Annotated[
         int, typer.Option(metavar="K", rich_help_panel=_METHOD, help="Steps for each datum.")
@@ -129,7 +140,8 @@ def vae_refine(
         typer.Option(
             metavar="RATE",
             rich_help_panel=_METHOD,
-            help="Rate per datum at the first step; that of the optimiser if absent.",
+            help="Rate per datum at the first step, for ais its damping; that of the optimiser if "
+            "absent.",
         ),
     ] = _REFINE.lr,
     batch_size: Annotated[
@@ -182,6 +194,7 @@ def vae_refine(
 
     No weight changes. A refined bound is never below the encoder's. PyTorch's own example (fc1,
     fc21, fc22, fc3, fc4) is known by its names; other files need --arch. What was assumed is said.
+    Nets with binary latents (belief nets) are refined by adaptive importance sampling.
     """
     from bnnkit.cli.console import progress_reporter
     from bnnkit.cli.outcome import conclude

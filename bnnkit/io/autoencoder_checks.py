@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,8 +13,18 @@ from bnnkit.errors import BnnkitError, DataError, StructureError, UsageError
 from bnnkit.io.autoencoder_encoder import to_log_sigma
 from bnnkit.io.autoencoders import Autoencoder
 from bnnkit.io.generator_trial import last_line
+from bnnkit.spec.vae import VaeSpec
 
-__all__ = ["CHECKED", "check_autoencoder"]
+__all__ = [
+    "CHECKED",
+    "Checked",
+    "check_autoencoder",
+    "check_grey",
+    "check_images",
+    "check_outputs",
+    "check_rows",
+    "is_constant",
+]
 
 CHECKED = 16
 """Images that an autoencoder is checked on."""
@@ -27,6 +38,26 @@ _MOST_LOG_SIGMA = 12.0
 """Log deviations beyond this, on either side, are those of another reading."""
 _ALONE = "Let it treat rows alone in eval mode, as batch norm with running statistics does."
 _TUPLE = "Let encode(x) return mean and spread of q(z | x), of each image."
+
+
+class Checked(Protocol):
+    """What is asked of any autoencoder, whatever its latents are."""
+
+    @property
+    def name(self) -> str:
+        """What its owner calls it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one datum."""
+
+    @property
+    def likelihood(self) -> str:
+        """One of `spec.vae.VAE_LIKELIHOODS`."""
+
+    @property
+    def spec(self) -> VaeSpec:
+        """How it was named, with everything that was inferred."""
 
 
 def check_autoencoder(auto: Autoencoder, images: Tensor) -> Autoencoder:
@@ -45,27 +76,27 @@ def check_autoencoder(auto: Autoencoder, images: Tensor) -> Autoencoder:
         StructureError: Encoder or decoder mix the batch, or do not follow from their inputs.
         UsageError: The spread cannot be what it was said to be.
     """
-    _check_images(auto, images)
+    check_images(auto, images)
     x = auto.prepare(images).to(auto.device)
     notes: list[str] = []
-    grey = _check_grey(auto, x, notes)
+    grey = check_grey(auto, x, notes)
     with torch.no_grad():
         mean, spread = auto.encode_raw(x)
-        _check_outputs("encoder", auto, (mean, spread))
+        check_outputs("encoder", auto, (mean, spread))
         _check_spread(auto, mean, spread)
-        _check_rows("encoder", auto, auto.encode_raw, x)
+        check_rows("encoder", auto, auto.encode_raw, x)
         parameters = auto.decode(mean)
-        _check_outputs("decoder", auto, parameters)
+        check_outputs("decoder", auto, parameters)
         _check_probabilities(auto, mean)
-        _check_rows("decoder", auto, auto.decode, mean)
-    if _is_constant(parameters[0]):
+        check_rows("decoder", auto, auto.decode, mean)
+    if is_constant(parameters[0]):
         notes.append(
             f"Its decoder gives the same for {len(images)} different latents: it ignores them."
         )
     return replace(auto, notes=(*auto.notes, *notes), is_bound=not grey)
 
 
-def _check_images(auto: Autoencoder, images: Tensor) -> None:
+def check_images(auto: Checked, images: Tensor) -> None:
     """Refuse images of another shape or range, or equal ones."""
     what = f"Checking the autoencoder {auto.name!r}"
     if tuple(images.shape[1:]) != auto.shape:
@@ -87,7 +118,7 @@ def _check_images(auto: Autoencoder, images: Tensor) -> None:
         )  # fmt: skip
 
 
-def _check_grey(auto: Autoencoder, x: Tensor, notes: list[str]) -> bool:
+def check_grey(auto: Checked, x: Tensor, notes: list[str]) -> bool:
     """Tell whether data are grey where the likelihood is of zeros and ones; refuse that."""
     share = float(((x > 0) & (x < 1)).float().mean())
     if auto.likelihood != "bernoulli" or share <= _GREY:
@@ -107,7 +138,8 @@ def _check_grey(auto: Autoencoder, x: Tensor, notes: list[str]) -> bool:
     return True
 
 
-def _check_outputs(half: str, auto: Autoencoder, outputs: tuple[Tensor, ...]) -> None:
+def check_outputs(half: str, auto: Checked, outputs: tuple[Tensor, ...]) -> None:
+    """Refuse outputs that are not finite."""
     bad = sum(int((~out.isfinite()).sum()) for out in outputs)
     if bad:
         raise DataError(
@@ -119,9 +151,9 @@ def _check_outputs(half: str, auto: Autoencoder, outputs: tuple[Tensor, ...]) ->
 def _check_spread(auto: Autoencoder, mean: Tensor, spread: Tensor) -> None:
     """Refuse a spread that does not follow from the image, or is not what it was said to be."""
     what = f"Running the encoder of {auto.name!r} on {len(mean)} different images"
-    if _is_constant(mean):
+    if is_constant(mean):
         raise StructureError(what, "equal means", "it does not follow its input", _TUPLE)
-    if _is_constant(spread):
+    if is_constant(spread):
         named = _parameter_like(auto, spread[0])
         raise StructureError(
             what,
@@ -151,7 +183,7 @@ def _check_spread(auto: Autoencoder, mean: Tensor, spread: Tensor) -> None:
         )  # fmt: skip
 
 
-def _is_constant(rows: Tensor) -> bool:
+def is_constant(rows: Tensor) -> bool:
     """Tell whether all rows are equal, but for rounding."""
     return bool(((rows - rows[:1]).abs() <= _SAME * (1 + rows.abs())).all())
 
@@ -180,8 +212,8 @@ def _check_probabilities(auto: Autoencoder, mean: Tensor) -> None:
         )  # fmt: skip
 
 
-def _check_rows(
-    half: str, auto: Autoencoder, run: Callable[[Tensor], tuple[Tensor, ...]], inputs: Tensor
+def check_rows(
+    half: str, auto: Checked, run: Callable[[Tensor], tuple[Tensor, ...]], inputs: Tensor
 ) -> None:
     """Refuse what is random, or depends on the other rows of its batch."""
     n = len(inputs)

@@ -20,6 +20,7 @@ _WITH_VARIANCE = (
     *("encoder_hidden", "encoder_mean", "encoder_log_variance"),
     *("decoder_hidden", "decoder_mean", "decoder_log_variance"),
 )
+_BELIEF = ("recognition.0", "decoder.0")
 _BERNOULLI = {"likelihood": "bernoulli", "outputs": "probabilities", "variance_is": "logvar"}
 _GAUSSIAN = {
     "likelihood": "gaussian", "variance_is": "logvar", "decoder_variance_is": "logvar",
@@ -69,7 +70,9 @@ def layout_of(
     """
     bare = _unprefixed(tensors)
     shapes = {name: tuple(tensor.shape) for name, tensor in bare.items()}
-    found = _example(shapes) or _gaussian(shapes) or _convolutional(shapes, image)
+    found = (
+        _example(shapes) or _gaussian(shapes) or _convolutional(shapes, image) or _belief(shapes)
+    )
     if found is not None:
         return found
     names = [f"bnnkit:{name}" for name, made in GENERATIVE.items() if made.task == "autoencoder"]
@@ -79,7 +82,7 @@ def layout_of(
 
 def _unprefixed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Strip what all names have in front of the first layer's."""
-    for first in (_EXAMPLE[0], _WITH_VARIANCE[0], _CONV[0]):
+    for first in (_EXAMPLE[0], _WITH_VARIANCE[0], _CONV[0], _BELIEF[0]):
         ends = [name for name in tensors if name.endswith(f"{first}.weight")]
         prefix = ends[0].removesuffix(f"{first}.weight") if len(ends) == 1 else ""
         if prefix.endswith(".") and all(name.startswith(prefix) for name in tensors):
@@ -137,6 +140,19 @@ def _convolutional(
     args = {"latent": latent, "width": width, "in_channels": channels, "size": size}
     usual = {"latent": 20, "width": 32, "in_channels": 1, "size": 28}
     return _of_zoo("vae-conv", args, usual)
+
+
+def _belief(shapes: Mapping[str, tuple[int, ...]]) -> Layout | None:
+    """Recognise the belief net of the zoo, with a softplus layer in both halves or in none."""
+    prior = shapes.get("prior", ())
+    layers = {name: shape for name, shape in shapes.items() if name != "prior"}
+    deep = ("recognition.0", "recognition.2", "decoder.0", "decoder.2")
+    if len(prior) != 1 or not (_has_layers(layers, _BELIEF) or _has_layers(layers, deep)):
+        return None
+    width, features = shapes["recognition.0.weight"]
+    hidden = width if "recognition.2.weight" in shapes else None
+    args = {"latent": prior[0], "hidden": hidden, "in_features": features}
+    return _of_zoo("sbn-mnist", args, {"latent": 200, "hidden": None, "in_features": 784})
 
 
 def _of_zoo(name: str, args: Mapping[str, Any], usual: Mapping[str, Any]) -> Layout:

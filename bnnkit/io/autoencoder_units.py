@@ -8,10 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["BINARISE_SEED", "Units", "binarise_split"]
+__all__ = ["BINARISED", "BINARISE_SEED", "Units", "binarise_split"]
 
 BINARISE_SEED = 20151119
 """Seed of numpy's PCG64, from which the fixed binarisation of a split is drawn."""
+
+BINARISED = {
+    "bernoulli": "A Bernoulli likelihood of binarised pixels: each is drawn once as 0 or 1 with "
+    "its grey value as the probability (numpy PCG64, seed 20151119).",
+    "threshold": "A Bernoulli likelihood of pixels that are cut at a half.",
+    "none": "A Bernoulli likelihood of pixels as they are.",
+}
+"""What the pixels of a Bernoulli likelihood are, in a sentence, by `spec.vae.BINARISE`."""
 
 _ROWS = 1024
 _LEVELS = 255

@@ -15,7 +15,7 @@ from bnnkit.io.autoencoder_encoder import EncoderReading, read_encoder, to_log_s
 from bnnkit.io.autoencoder_forms import AutoencoderForm, open_parts
 from bnnkit.io.autoencoder_layouts import stated_by
 from bnnkit.io.autoencoder_prior import open_prior
-from bnnkit.io.autoencoder_units import Units
+from bnnkit.io.autoencoder_units import BINARISED, Units
 from bnnkit.spec import Plan
 from bnnkit.spec.vae import VaeSpec
 
@@ -244,14 +244,7 @@ def _units(spec: VaeSpec, decoder: DecoderReading, notes: list[str]) -> Units:
     reads = spec.input_range or _UNIT
     likelihood, binarise = str(spec.likelihood), str(spec.binarise)
     if likelihood == "bernoulli":
-        notes.append(
-            {
-                "bernoulli": "A Bernoulli likelihood of binarised pixels: each is drawn once as 0 "
-                "or 1 with its grey value as the probability (numpy PCG64, seed 20151119).",
-                "threshold": "A Bernoulli likelihood of pixels that are cut at a half.",
-                "none": "A Bernoulli likelihood of pixels as they are.",
-            }[binarise]
-        )
+        notes.append(BINARISED[binarise])
     if likelihood != "gaussian" or reads == _UNIT:
         return Units(likelihood, binarise, reads)
     in_unit = decoder.low >= 0 and decoder.high <= 1

@@ -18,7 +18,12 @@ from bnnkit.metrics.ece import (
     equal_mass_gap,
 )
 from bnnkit.metrics.error import ERROR, error, error_each
-from bnnkit.metrics.interval import bootstrap_interval, mean_interval, wilson_interval
+from bnnkit.metrics.interval import (
+    bootstrap_interval,
+    mean_interval,
+    sum_interval,
+    wilson_interval,
+)
 from bnnkit.metrics.nll import NLL, nll, nll_each
 from bnnkit.metrics.outputs import log_probabilities
 from bnnkit.metrics.paired import paired_difference
@@ -66,6 +71,7 @@ __all__ = [
     "paired_difference",
     "reliability",
     "risk_coverage",
+    "sum_interval",
     "thin",
     "wilson_interval",
 ]

@@ -1,4 +1,4 @@
-"""Write a slim model in every form, prove that the forms agree, and time them."""
+"""Write a slim model in every form, and prove that the forms agree."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from bnnkit.graph.attach import FixedGates, attach
@@ -18,15 +17,14 @@ from bnnkit.graph.settle import Slimmed
 from bnnkit.graph.structure import Structure
 from bnnkit.io.export import Written, write_onnx, write_pt2, write_safetensors
 from bnnkit.io.models import load_model
-from bnnkit.io.rundir import MODEL_ONNX, MODEL_SAFETENSORS
+from bnnkit.io.rundir import MODEL_SAFETENSORS
 from bnnkit.io.runtimes import Predictor, open_predictor
-from bnnkit.run.latency.original import of_module, time_against_original
 from bnnkit.run.progress import Progress
 from bnnkit.run.verify import Check, require, verify_forms
 from bnnkit.run.written_forms import RELOADED, Form, agree_within, write_forms
 from bnnkit.spec import ModelSpec, Plan
 
-__all__ = ["file_bytes", "gated_predictor", "speed", "write_and_check"]
+__all__ = ["file_bytes", "gated_predictor", "write_and_check"]
 
 _EXPORT = 1e-4
 
@@ -95,37 +93,3 @@ def file_bytes(model: nn.Module) -> int:
     """Return the size of a model's tensors as a safetensors file."""
     with tempfile.TemporaryDirectory() as folder:
         return write_safetensors(model, Path(folder) / MODEL_SAFETENSORS).bytes
-
-
-def speed(
-    original: nn.Module,
-    slim: nn.Module,
-    folder: Path,
-    input_shape: tuple[int, ...],
-    batches: Sequence[int],
-    threads: Sequence[int],
-    progress: Progress,
-) -> list[dict[str, Any]]:
-    """Time the original against the slim model: torch and onnxruntime, CPU and CUDA if present.
-
-    Args:
-        original: The untouched model, on the CPU.
-        slim: The slim model, on the CPU.
-        folder: The run directory with the slim model's files.
-        input_shape: Shape of one input.
-        batches: Batch sizes.
-        threads: CPU thread counts.
-        progress: Who is told.
-    """
-    progress.start("timing original against slim")
-    rows = time_against_original(
-        original,
-        {"slim": of_module(slim)},
-        ("slim", folder / MODEL_ONNX),
-        input_shape,
-        batches,
-        threads,
-        devices=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"],
-    )
-    progress.stop()
-    return rows

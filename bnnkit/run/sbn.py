@@ -13,6 +13,7 @@ import torch
 from bnnkit.graph.count import count_parameters
 from bnnkit.io.data import Split, load_data, other_classes
 from bnnkit.io.rundir import (
+    MODEL_ONNX,
     REPORT_HTML,
     run_directory,
     write_plan,
@@ -22,6 +23,7 @@ from bnnkit.io.rundir import (
 from bnnkit.methods.sbn import StochasticNet, with_carriers
 from bnnkit.run.evaluate import check_outputs, classes_of
 from bnnkit.run.gates import judge
+from bnnkit.run.latency.original import time_against_original
 from bnnkit.run.latency.section import torch_threads
 from bnnkit.run.precision import choose_device, full_precision
 from bnnkit.run.progress import Progress, SilentProgress
@@ -34,7 +36,12 @@ from bnnkit.run.uncertainty.fit_report import fit_section
 from bnnkit.run.uncertainty.fitting import Job, Member, fit_all, load_members
 from bnnkit.run.uncertainty.guards import advice, reads_batches, trained_batch_size
 from bnnkit.run.uncertainty.side_by_side import Way, curves, method_rows, verdict
-from bnnkit.run.uncertainty.stochastic import cost, noise_plan, write_stochastic
+from bnnkit.run.uncertainty.stochastic import (
+    noise_plan,
+    sampled,
+    sampled_name,
+    write_stochastic,
+)
 from bnnkit.run.uncertainty.ways import measure_ways
 from bnnkit.run.verify import proof_size
 from bnnkit.spec import DataSpec, ModelSpec, Plan, Report
@@ -195,9 +202,9 @@ def _deliver(job: Job, member: Member, ways: list[Way], folder: Path) -> dict[st
         "methods": rows,
         "verdict": verdict(ways, rows),
         **curves(_drawn(ways), ways[0].answers.log_probs.shape[1]),
-        "latency": cost(
-            original, network, folder, shape, batches, config.threads_timed,
-            job.progress,
+        "latency": time_against_original(
+            original, sampled(network), (sampled_name(network.samples), folder / MODEL_ONNX),
+            shape, batches, config.threads_timed, job.progress, against="stochastic",
         ),
         "checks": [asdict(check) for check in checks],
     }  # fmt: skip

@@ -184,9 +184,7 @@ def _train_gan(
 ) -> _Trained:
     """Train a generator against its discriminator."""
     opponent = _opponent(job, config.seed)
-    precision = choose_precision(
-        "fp32" if config.precision == "auto" else config.precision, device
-    )
+    precision = _precision(config, device)
     learner = Adversaries(
         precision.prepare(job.loaded.module.to(device)),
         precision.prepare(opponent.module.to(device)),
@@ -236,9 +234,7 @@ def _train_vae(
     progress: Progress,
 ) -> _Trained:
     """Train an autoencoder, and measure its bound on the test part."""
-    precision = choose_precision(
-        "fp32" if config.precision == "auto" else config.precision, device
-    )
+    precision = _precision(config, device)
     model = precision.prepare(job.loaded.module.to(device))
     learner = Autoencoder(model, config, precision, device)
     train_epochs(learner, job.data.train, config, checkpoints, progress)
@@ -247,7 +243,8 @@ def _train_vae(
     source = torch.Generator().manual_seed(0)  # the same pixels whatever the seed of the training
     with torch.no_grad():
         batches = job.data.test.batches(500)
-        bounds = torch.cat([learner.elbo(x, source).bound.double().cpu() for x, _ in batches])
+        parts = (learner.elbo_parts(x, source) for x, _ in batches)
+        bounds = torch.cat([(likelihood - kl).double().cpu() for likelihood, kl in parts])
     progress.stop()
     low, high = mean_interval(bounds)
     elbo = Quantity(float(bounds.mean()), "nats", len(bounds), low, high)

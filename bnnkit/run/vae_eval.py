@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bnnkit.bayes.posteriors import Posterior
+from bnnkit.errors import UsageError
 from bnnkit.io.pictures import write_grid
 from bnnkit.io.rundir import (
     RECONSTRUCTIONS_PNG,
@@ -34,8 +35,10 @@ from bnnkit.run.setup import as_data_spec
 from bnnkit.run.vae import pictures
 from bnnkit.run.vae.files import read_refined, unread_posterior
 from bnnkit.run.vae.measure import (
+    advancing,
     amortised,
     bound_figures,
+    importance_curve,
     importance_rows,
     latent_figures,
     nats,
@@ -90,9 +93,10 @@ def vae_eval(
     device = choose_device(config.device)
     with torch_threads(config.threads):
         bench = set_up_vae(spec, as_data_spec(data), seed=config.seed, device=str(device))
+        _refuse_annealing(bench, config)
         x = bench.test(config.limit)
         encoder = amortised(bench, x, config.batch_size)
-        q: Posterior = encoder
+        q = encoder
         if refined is not None:
             q = read_refined(Path(refined), bench, x, encoder)
         sections = _measure(bench, x, q, config, refined, progress or SilentProgress())
@@ -125,13 +129,14 @@ def _measure(
     kind, size = "encoder" if refined is None else "refined", config.batch_size
     bound = bound_figures(bench, x, q, config.elbo_samples, config.seed, size)
     found = sample_importance(bench, x, q, config.samples, config.seed + 1, size, progress)
-    rows = importance_rows(found, kind)
+    rows = importance_rows(found, kind, config.samples)
     sections = {
         **bench.describe(),
         "method": {"name": "vae-eval", "config": asdict(config)},
         "posterior": {"kind": kind, "run": None if refined is None else str(refined)},
         "bound": bound,
         "importance": rows,
+        "importance_curve": importance_curve({kind: found}),
         "latents": latent_figures(bench, q, config.seed + 2),
         "slim": {"nll": rows[-1]["nll"]},
     }
@@ -140,14 +145,27 @@ def _measure(
     return sections
 
 
+def _refuse_annealing(bench: VaeBench, config: VaeEvalConfig) -> None:
+    """Refuse annealed importance sampling of binary latents."""
+    if config.ais and bench.belief is not None:
+        raise UsageError(
+            f"Running --ais {config.ais}", "binary latents",
+            "its Hamiltonian steps move through continuous ones",
+            "Leave it out, and compare estimates of --samples from a refined posterior: "
+            "vae-refine, then --refined RUN.",
+        )  # fmt: skip
+
+
 def _anneal(
     bench: VaeBench, x: Tensor, config: VaeEvalConfig, progress: Progress
 ) -> dict[str, Any]:
     """Return log p(x) by annealed importance sampling from the prior."""
-    progress.start("annealed importance sampling")
+    transitions = 2 * config.ais_temperatures  # those of the pilot run as well
+    progress.start("annealed importance sampling", transitions)
     found = annealed_importance(
         bench.model, x, generator=torch.Generator().manual_seed(config.seed + 3),
         chains=config.ais_chains, temperatures=config.ais_temperatures,
+        progress=advancing(progress),
     )  # fmt: skip
     progress.stop()
     return {
@@ -167,7 +185,7 @@ def _grids(
     source = torch.Generator().manual_seed(config.seed + 4)
     found = [("Data, and under them their reconstructions", RECONSTRUCTIONS_PNG,
               pictures.reconstructions(bench, x, [q]))]  # fmt: skip
-    if bench.model.standard_prior:
+    if bench.model.standard_prior or bench.belief is not None:
         found.insert(0, ("Samples", SAMPLES_PNG, pictures.samples(bench, source)))
     order = sorted(range(len(kl)), key=lambda i: -kl[i])[: config.latents_shown]
     if order:

@@ -20,8 +20,7 @@ from bnnkit.io.rundir import (
     write_report,
     write_text,
 )
-from bnnkit.methods.vae.importance import Importance
-from bnnkit.methods.vae.refine import Refined, refine
+from bnnkit.methods.vae.refine import Refined
 from bnnkit.methods.vae.regret import likelihood_regret
 from bnnkit.metrics.detection import auroc_interval
 from bnnkit.run.gates import judge, refuse_unmeasured
@@ -37,12 +36,14 @@ from bnnkit.run.vae.files import unread_posterior, write_refined
 from bnnkit.run.vae.gap import split_gap
 from bnnkit.run.vae.measure import (
     advancing,
+    importance_curve,
     importance_rows,
     latent_figures,
     nats,
     sample_importance,
 )
 from bnnkit.run.vae.onnx import write_vae_onnx
+from bnnkit.run.vae.refining import family_of, refine_posteriors
 from bnnkit.run.vae.setup import VaeBench, as_vae_spec, check_range, run_stem, set_up_vae
 from bnnkit.run.verify import require
 from bnnkit.spec import DataSpec, ModelSpec, Report
@@ -93,6 +94,8 @@ def vae_refine(
     seed = config.refine.seed
     with torch_threads(config.threads), run_directory(out, force=True) as folder:
         bench = set_up_vae(spec, as_data_spec(data), seed=seed, device=str(device))
+        how = config.refine.for_latents(binary=bench.belief is not None)
+        config = replace(config, refine=how)
         outside = {name: _outside(bench, as_data_spec(data), name, config) for name in config.ood}
         x = bench.test(config.limit)
         refined = _refine(bench, x, config, "refining", progress)
@@ -108,7 +111,7 @@ def vae_refine(
         )
         title = "Data, the encoder's reconstructions, the refined ones"
         sections["grids"] = [pictures.grid(title, images)]
-        write_refined(folder, refined, config.refine.family, bench, x)
+        write_refined(folder, refined, family_of(bench, how), bench, x)
         sections |= _export(folder, bench, x, config, sections["model"]["notes"], progress)
         provenance = collect_provenance(
             argv, seed=seed, device=str(device), threads=config.threads, started=started
@@ -141,7 +144,7 @@ def _refine(
     """Refine all data, telling how far it is."""
     progress.start(title, len(x))
     source = torch.Generator().manual_seed(config.refine.seed)
-    found = refine(bench.model, x, config.refine, generator=source, progress=advancing(progress))
+    found = refine_posteriors(bench, x, config.refine, source, advancing(progress))
     progress.stop()
     return found
 
@@ -162,7 +165,7 @@ def _measure(
     sections = {
         **bench.describe(),
         "method": {"name": "vae-refine", "config": asdict(config)},
-        "refinement": _refinement(refined, config),
+        "refinement": {"family": family_of(bench, config.refine), **_refinement(refined, config)},
         "original": {"elbo": nats(refined.elbo_before), "nll": nats(-before.log_p[-1])},
         "slim": {"elbo": nats(refined.elbo_after), "nll": nats(-after.log_p[-1])},
         "paired": {
@@ -170,9 +173,11 @@ def _measure(
             "nll_rise": nats(before.log_p[-1] - after.log_p[-1]),
         },
         "importance": [
-            row for kind, found in estimates.items() for row in importance_rows(found, kind)
+            row
+            for kind, found in estimates.items()
+            for row in importance_rows(found, kind, config.importance)
         ],
-        "importance_curve": _curve(estimates),
+        "importance_curve": importance_curve(estimates),
         "latents": latent_figures(bench, refined.posterior, seed + 2),
     }
     if config.gap:
@@ -187,8 +192,7 @@ def _refinement(refined: Refined, config: VaeRefineConfig) -> dict[str, Any]:
     gain = (refined.elbo_after - refined.elbo_before).double()
     n = len(gain)
     return {
-        "family": config.refine.family,
-        "optimiser": config.refine.optimiser,
+        "optimiser": config.refine.method,
         "steps": config.refine.steps,
         "draws": config.refine.draws,
         "rate": config.refine.rate,
@@ -202,15 +206,6 @@ def _refinement(refined: Refined, config: VaeRefineConfig) -> dict[str, Any]:
         "cpu_ms": 1000 * refined.cpu_seconds / n,
         "curve": [float(v) for v in refined.curve],
     }
-
-
-def _curve(estimates: dict[str, Importance]) -> list[dict[str, Any]]:
-    """Return the mean importance-weighted bound by samples, for the plot."""
-    return [
-        {"posterior": kind, "samples": s, "log_p": float(v)}
-        for kind, found in estimates.items()
-        for s, v in zip(found.samples, found.mean, strict=True)
-    ]
 
 
 def _told_apart(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from bnnkit.errors import ArtefactError, BnnkitError
 from bnnkit.io.runtimes import Predictor
 
-__all__ = ["Check", "proof_size", "require", "verify_forms"]
+__all__ = ["Check", "proof_size", "require", "verify_answers", "verify_forms"]
 
 _CHUNK = 64
 _ODD = 3
@@ -68,18 +69,42 @@ def verify_forms(
     Raises:
         ArtefactError: A candidate does not run on the inputs.
     """
-    expected = _batched(reference, inputs, _CHUNK)
-    checks = []
-    for name, candidate in candidates.items():
-        worst = 0.0
-        for batch, count in ((_CHUNK, len(inputs)), (1, 1), (_ODD, min(_ODD, len(inputs)))):
-            try:
-                figure = _worst(candidate, inputs[:count], expected[:count], batch)
-            except (BnnkitError, RuntimeError) as error:
-                raise _does_not_run(name, min(batch, count), error) from error
-            worst = max(worst, figure)
-        checks.append(_check(name, worst / _scale(expected), tolerance, len(inputs)))
-    return checks
+    expected = _batched(reference, inputs)
+
+    def answers(name: str, count: int) -> list[Tensor]:
+        try:
+            return [_batched(candidates[name], inputs[:count])]
+        except (BnnkitError, RuntimeError) as error:
+            raise _does_not_run(name, min(_CHUNK, count), error) from error
+
+    return [
+        verify_answers(name, partial(answers, name), [expected], tolerance=tolerance)
+        for name in candidates
+    ]
+
+
+def verify_answers(
+    name: str,
+    answers: Callable[[int], Sequence[Tensor]],
+    expected: Sequence[Tensor],
+    *,
+    tolerance: float,
+) -> Check:
+    """Compare what a form of several inputs or outputs answers; the worst output counts.
+
+    Each output has its own divisor; else as `verify_forms` does.
+
+    Args:
+        name: Which forms.
+        answers: Returns the outputs for the first so many inputs.
+        expected: The outputs for all inputs, each `[n, ...]`.
+        tolerance: The largest figure that passes.
+    """
+    n, worst = len(expected[0]), 0.0
+    for count in (n, 1, min(_ODD, n)):
+        for got, whole in zip(answers(count), expected, strict=True):
+            worst = max(worst, _worst(got, whole[:count]) / _scale(whole))
+    return Check(name, worst, tolerance, "relative", n, bool(n) and worst <= tolerance)
 
 
 def require(checks: Sequence[Check]) -> None:
@@ -118,32 +143,20 @@ def _does_not_run(name: str, batch: int, error: Exception) -> ArtefactError:
     )
 
 
-def _check(name: str, worst: float, tolerance: float, n: int) -> Check:
-    """Judge a figure."""
-    return Check(name, worst, tolerance, "relative", n, bool(n) and worst <= tolerance)
-
-
 def proof_size(shape: tuple[int, ...]) -> int:
     """Return how many inputs the proofs use: fewer where one input is large."""
     return 64 if math.prod(shape) <= 3 * 64 * 64 else 8
 
 
-def _parts(inputs: Tensor, batch: int) -> list[Tensor]:
-    """Cut inputs into batches."""
-    return [inputs[i : i + batch] for i in range(0, len(inputs), batch)]
-
-
-def _batched(call: Callable[[Tensor], Tensor], inputs: Tensor, batch: int) -> Tensor:
+def _batched(call: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
     """Run inputs in batches; the outputs as float64 on the CPU."""
-    return torch.cat([call(part).detach().double().cpu() for part in _parts(inputs, batch)])
+    parts = [inputs[i : i + _CHUNK] for i in range(0, len(inputs), _CHUNK)]
+    return torch.cat([call(part).detach().double().cpu() for part in parts])
 
 
-def _worst(
-    call: Callable[[Tensor], Tensor], inputs: Tensor, expected: Tensor, batch: int
-) -> float:
+def _worst(got: Tensor, expected: Tensor) -> float:
     """Return the largest absolute difference; infinite where there is no comparing."""
-    got = _batched(call, inputs, batch)
-    if got.shape != expected.shape:
+    if got.shape != expected.shape or not expected.numel():
         return math.inf
-    difference = float((got - expected).abs().max()) if expected.numel() else math.inf
+    difference = float((got.double() - expected.double()).abs().max())
     return difference if math.isfinite(difference) else math.inf

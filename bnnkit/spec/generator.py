@@ -132,9 +132,7 @@ class GeneratorSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the specification as JSON-safe dictionaries."""
-        body = asdict(self)
-        body["model"]["arch_args"] = dict(self.model.arch_args)
-        return body
+        return {**asdict(self), "model": self.model.to_dict()}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> GeneratorSpec:
@@ -146,12 +144,9 @@ class GeneratorSpec:
             UsageError: The values mean nothing.
             ValueError: Likewise.
         """
-        model = dict(body["model"])
-        if model.get("input_shape") is not None:
-            model["input_shape"] = tuple(int(n) for n in model["input_shape"])
         shape, classes, out = body["shape"], body["classes"], body["out_range"]
         return cls(
-            model=ModelSpec(**model),
+            model=ModelSpec.from_dict(body["model"]),
             latent=LatentSpec.from_dict(body["latent"]),
             out_range=out if out is None or out == "logits" else (float(out[0]), float(out[1])),
             shape=None if shape is None else (int(shape[0]), int(shape[1]), int(shape[2])),

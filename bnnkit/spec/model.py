@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
 __all__ = ["ModelSpec"]
 
@@ -31,3 +31,20 @@ class ModelSpec:
     trust_pickle: bool = False
     input_shape: tuple[int, ...] | None = None
     arch_digest: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the specification as a JSON-safe dictionary."""
+        return {**asdict(self), "arch_args": dict(self.arch_args)}
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` wrote, after JSON as well.
+
+        Raises:
+            TypeError: A field is unknown, or of another kind.
+            ValueError: A size is no number.
+        """
+        fields = dict(body)
+        if fields.get("input_shape") is not None:
+            fields["input_shape"] = tuple(int(n) for n in fields["input_shape"])
+        return cls(**fields)

@@ -99,7 +99,7 @@ class Plan:
             "schema": PLAN_SCHEMA,
             "method": self.method,
             "form": self.form,
-            "model": asdict(self.model),
+            "model": self.model.to_dict(),
             "classes": [
                 {
                     "name": c.name,
@@ -135,11 +135,8 @@ class Plan:
                     f"this version of bnnkit reads schema {PLAN_SCHEMA}",
                     "Write the plan again with this version.",
                 )
-            model = dict(body["model"])
-            if model.get("input_shape") is not None:
-                model["input_shape"] = tuple(int(n) for n in model["input_shape"])
             return cls(
-                model=ModelSpec(**model),
+                model=ModelSpec.from_dict(body["model"]),
                 form=str(body["form"]),
                 method=str(body["method"]),
                 classes=tuple(

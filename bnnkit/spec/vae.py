@@ -105,9 +105,7 @@ class VaeSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the specification as JSON-safe dictionaries."""
-        body = asdict(self)
-        body["model"]["arch_args"] = dict(self.model.arch_args)
-        return body
+        return {**asdict(self), "model": self.model.to_dict()}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> VaeSpec:
@@ -119,12 +117,9 @@ class VaeSpec:
             UsageError: The values mean nothing.
             ValueError: Likewise.
         """
-        model = dict(body["model"])
-        if model.get("input_shape") is not None:
-            model["input_shape"] = tuple(int(n) for n in model["input_shape"])
         sigma, reads = body["decoder_sigma"], body["input_range"]
         return cls(
-            model=ModelSpec(**model),
+            model=ModelSpec.from_dict(body["model"]),
             likelihood=_word(body["likelihood"]),
             outputs=_word(body["outputs"]),
             variance_is=_word(body["variance_is"]),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bnnkit.errors import UsageError, did_you_mean
 from bnnkit.spec.vae_eval import check_counts, check_rising
 
 __all__ = [
+    "BINARY_OPTIMISERS",
     "DRAWS",
     "FAMILIES",
     "FULL_DRAWS",
@@ -21,12 +22,26 @@ __all__ = [
 
 FAMILIES = ("diag", "mn:RxC", "full", "flow")
 OPTIMISERS = ("adam", "sgd", "rmsprop", "natural")
+"""What refines posteriors of continuous latents."""
 
-RATES = {"adam": 0.1, "sgd": 0.01, "rmsprop": 0.03, "natural": 0.5}
-"""Rate per datum at the first step; it falls linearly. A natural step of rate 1 is Newton's."""
+BINARY_OPTIMISERS = ("ais", "centre", "straight-through")
+"""What refines those of binary ones: adaptive importance sampling, and two ways of ascent."""
 
-DRAWS = {"adam": 5, "sgd": 5, "rmsprop": 5, "natural": 2}
-"""Draws in one step. A natural step leaves little to chance, and two are an antithetic pair."""
+RATES = {
+    "adam": 0.1, "sgd": 0.01, "rmsprop": 0.03, "natural": 0.5,
+    "ais": 0.1, "centre": 0.1, "straight-through": 0.1,
+}  # fmt: skip
+"""Rate per datum. Of continuous latents it is that of the first step and falls linearly; a natural
+step of rate 1 is Newton's. Of binary ones it is the damping factor of `ais`, else Adam's."""
+
+DRAWS = {
+    "adam": 5, "sgd": 5, "rmsprop": 5, "natural": 2, "ais": 20, "centre": 0, "straight-through": 20
+}  # fmt: skip
+"""Draws in one step. A natural step leaves little to chance, and two are an antithetic pair;
+centre passing draws nothing."""
+
+_JUDGED, _REPORTED = 6, 16
+_JUDGED_BINARY, _REPORTED_BINARY = 20, 100
 
 FULL_DRAWS = 10
 """Those of a natural step of a full covariance, which learns many more."""
@@ -55,14 +70,17 @@ class RefineConfig:
     Args:
         family: Form of the posterior: `diag`, `full`, `flow`, or `mn:RxC` for latents that are
             seen as a matrix of R rows and C columns.
-        optimiser: One of `OPTIMISERS`; `natural` is for Gaussian families.
+        optimiser: One of `OPTIMISERS`, or of `BINARY_OPTIMISERS` for binary latents; `natural`
+            is for Gaussian families. None takes `natural`, for binary latents `ais`.
         steps: Gradient steps K.
         samples: Draws S of each posterior in one step; None takes those of the optimiser and
             family.
         lr: Learning rate per datum at the first step; None takes that of the optimiser.
         batch_size: Data that are refined at once; it changes no result.
-        judge_samples: Fixed draws per datum that judge iterates, and as many that decide.
-        report_samples: Fresh draws per datum behind the bounds before and after.
+        judge_samples: Fixed draws per datum that judge iterates, and as many that decide; None
+            takes 6, for binary latents 20.
+        report_samples: Fresh draws per datum behind the bounds before and after, of binary
+            latents as many that decide; None takes 16, for binary latents 100.
         seed: Seed of all random numbers.
 
     Raises:
@@ -70,20 +88,20 @@ class RefineConfig:
     """
 
     family: str = "diag"
-    optimiser: str = "natural"
+    optimiser: str | None = None
     steps: int = 20
     samples: int | None = None
     lr: float | None = None
     batch_size: int = 200
-    judge_samples: int = 6
-    report_samples: int = 16
+    judge_samples: int | None = None
+    report_samples: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         plain = "mn:RxC" if matrix_shape(self.family) else self.family
         for option, name, known in (
             ("--family", plain, FAMILIES),
-            ("--optimiser", self.optimiser, OPTIMISERS),
+            ("--optimiser", self.method, OPTIMISERS + BINARY_OPTIMISERS),
         ):
             if name not in known:
                 raise _refused(option, name, "it is not known", did_you_mean(name, known))
@@ -95,32 +113,87 @@ class RefineConfig:
             ("--steps", self.steps, 0),
             ("--samples", 1 if self.samples is None else self.samples, 1),
             ("--batch-size", self.batch_size, 1),
-            ("--judge-samples", self.judge_samples, 2),
-            ("--report-samples", self.report_samples, 2),
+            ("--judge-samples", self.judged, 2),
+            ("--report-samples", self.reported, 2),
             ("--seed", self.seed, 0),
         ):
             if value < least:
                 raise _refused(option, value, f"it must be at least {least}")
         if self.lr is not None and not 0 < self.lr < math.inf:
             raise _refused("--lr", self.lr, "it must be above 0")
-        if self.family == "flow" and self.optimiser == "natural":
+        if self.family == "flow" and self.method == "natural":
             why = "natural gradients are known for Gaussian families only"
-            raise _refused("--optimiser", self.optimiser, why, "Use --optimiser adam.")
+            raise _refused("--optimiser", self.method, why, "Use --optimiser adam.")
+        self._check_binary()
+
+    def _check_binary(self) -> None:
+        """Refuse what means nothing beside an optimiser of binary latents."""
+        name = self.method
+        if name in BINARY_OPTIMISERS and self.family != "diag":
+            why = f"{name} refines binary latents, whose posterior is a Bernoulli of each"
+            raise _refused("--family", self.family, why, "Leave it out.")
+        if name in BINARY_OPTIMISERS and self.steps < 1:
+            raise _refused("--steps", self.steps, f"{name} takes at least 1")
+        if name == "ais" and self.rate > 1:
+            why = "the damping factor of ais is at most 1"
+            raise _refused("--lr", self.rate, why, f"Use --lr {RATES[name]}.")
+        if name == "centre" and self.samples is not None:
+            why = "centre passing decodes the mean and draws nothing"
+            raise _refused("--samples", self.samples, why, "Leave it out.")
+
+    def for_latents(self, *, binary: bool) -> RefineConfig:
+        """Return it with the optimiser settled by the kind of the latents.
+
+        Args:
+            binary: Whether they are.
+
+        Raises:
+            UsageError: Optimiser or family are for the other kind.
+        """
+        name = self.optimiser or ("ais" if binary else "natural")
+        if (name in BINARY_OPTIMISERS) != binary:
+            *most, last = BINARY_OPTIMISERS if binary else OPTIMISERS
+            why = f"the latents of this net are {'binary' if binary else 'continuous'}"
+            hint = f"Use --optimiser {', '.join(most)} or {last}."
+            raise _refused("--optimiser", name, why, hint)
+        if binary and self.family != "diag":
+            why = "the latents of this net are binary, and their posterior is a Bernoulli of each"
+            raise _refused("--family", self.family, why, "Leave it out.")
+        return replace(self, optimiser=name)
+
+    @property
+    def method(self) -> str:
+        """The optimiser; where none is named, that of continuous latents."""
+        return self.optimiser or "natural"
+
+    @property
+    def judged(self) -> int:
+        """Draws that judge iterates, and of continuous latents as many that decide."""
+        if self.judge_samples is not None:
+            return self.judge_samples
+        return _JUDGED_BINARY if self.method in BINARY_OPTIMISERS else _JUDGED
+
+    @property
+    def reported(self) -> int:
+        """Draws behind the bounds before and after."""
+        if self.report_samples is not None:
+            return self.report_samples
+        return _REPORTED_BINARY if self.method in BINARY_OPTIMISERS else _REPORTED
 
     @property
     def rate(self) -> float:
         """The learning rate at the first step."""
         if self.lr is not None:
             return self.lr
-        return RATES[self.optimiser] * (FLOW_RATE if self.family == "flow" else 1.0)
+        return RATES[self.method] * (FLOW_RATE if self.family == "flow" else 1.0)
 
     @property
     def draws(self) -> int:
         """Draws of each posterior in one step."""
         if self.samples is not None:
             return self.samples
-        many = self.family == "full" and self.optimiser == "natural"
-        return FULL_DRAWS if many else DRAWS[self.optimiser]
+        many = self.family == "full" and self.method == "natural"
+        return FULL_DRAWS if many else DRAWS[self.method]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -28,7 +29,37 @@ def _activation(name: str) -> Callable[[Tensor], Tensor]:
     return _ACTIVATIONS[name]
 
 
-class MnistVAE(nn.Module):
+def _latents(mean: Tensor, log_variance: Tensor, noise: Tensor | None) -> Tensor:
+    """Return a draw of N(mean, exp log_variance) from standard normal noise, or the mean."""
+    return mean if noise is None else mean + torch.exp(0.5 * log_variance) * noise
+
+
+class _BernoulliVAE(nn.Module, ABC):
+    """What autoencoders with a Bernoulli decoder have in common."""
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map inputs [b, ...] to mean and log variance of q(z | x), each [b, latent]."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """Map latents [b, latent] to Bernoulli probabilities [b, ...]."""
+
+    def forward(self, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode, sample and decode.
+
+        Args:
+            x: Inputs [b, ...] in [0, 1].
+            noise: Standard normal numbers [b, latent]; None decodes the mean.
+
+        Returns:
+            Reconstruction [b, ...], mean [b, latent], log variance [b, latent].
+        """
+        mean, log_variance = self.encode(x)
+        return self.decode(_latents(mean, log_variance, noise)), mean, log_variance
+
+
+class MnistVAE(_BernoulliVAE):
     """A Gaussian encoder and a Bernoulli decoder with one hidden layer each.
 
     Names are those of the widely used public example: `fc1` encodes, `fc21` gives the mean and
@@ -70,20 +101,6 @@ class MnistVAE(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """Map latents [b, latent] to Bernoulli probabilities [b, in_features]."""
         return torch.sigmoid(self.fc4(self.activation(self.fc3(z))))
-
-    def forward(self, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Encode, sample and decode.
-
-        Args:
-            x: Inputs [b, ...] in [0, 1].
-            noise: Standard normal numbers [b, latent]; None decodes the mean.
-
-        Returns:
-            Reconstruction [b, in_features], mean [b, latent], log variance [b, latent].
-        """
-        mean, log_variance = self.encode(x)
-        z = mean if noise is None else mean + torch.exp(0.5 * log_variance) * noise
-        return self.decode(z), mean, log_variance
 
 
 class GaussianVAE(nn.Module):
@@ -142,11 +159,10 @@ class GaussianVAE(nn.Module):
             Mean of the reconstruction [b, in_features], mean and log variance of q [b, latent].
         """
         mean, log_variance = self.encode(x)
-        z = mean if noise is None else mean + torch.exp(0.5 * log_variance) * noise
-        return self.decode(z)[0], mean, log_variance
+        return self.decode(_latents(mean, log_variance, noise))[0], mean, log_variance
 
 
-class ConvVAE(nn.Module):
+class ConvVAE(_BernoulliVAE):
     """A Gaussian encoder and a Bernoulli decoder with two strided convolutions each.
 
     Args:
@@ -198,17 +214,3 @@ class ConvVAE(nn.Module):
         """Map latents [b, latent] to Bernoulli probabilities [b, c, h, w]."""
         probabilities: Tensor = self.decoder(self.project(z).unflatten(1, self.inner))
         return probabilities
-
-    def forward(self, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Encode, sample and decode.
-
-        Args:
-            x: Images [b, c, h, w] in [0, 1].
-            noise: Standard normal numbers [b, latent]; None decodes the mean.
-
-        Returns:
-            Reconstruction [b, c, h, w], mean [b, latent], log variance [b, latent].
-        """
-        mean, log_variance = self.encode(x)
-        z = mean if noise is None else mean + torch.exp(0.5 * log_variance) * noise
-        return self.decode(z), mean, log_variance

@@ -25,8 +25,10 @@ def here(tmp_path, monkeypatch):
         torch.manual_seed(0)
         net = ZOO["vae-mnist"](latent=4, hidden=16, in_features=64)
         classifier = ZOO["mnist-lenet"]()
+        belief = ZOO["sbn-mnist"](latent=4, in_features=64)
     torch.save(net.state_dict(), "vae.pth")
     torch.save(classifier.state_dict(), "lenet.pth")
+    torch.save(belief.state_dict(), "sbn.pth")
     whole = (tmp_path / "vae.pth").read_bytes()
     (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "page.pth").write_text("<html>", encoding="utf-8")
@@ -80,6 +82,31 @@ def test_a_run_is_replaced_with_force_only(capsys):
     assert main([*run, "--force"]) == 0
 
 
+def test_binary_latents_are_refined_and_judged_from_end_to_end(capsys):
+    assert main(["vae-refine", "sbn.pth", *DATA, *QUICK, "--out", "run"]) == 0
+    out, _ = capsys.readouterr()
+    for words in (
+        "those of bnnkit:sbn-mnist", "zeros and ones: 4 of them", "ais, rate 0.1",
+        "Encoder against refined", "data improved", "ESS, median",
+    ):  # fmt: skip
+        assert words in out
+    gate = ["--min-elbo-gain", "50", "--json"]
+    assert main(["vae-refine", "sbn.pth", *DATA, *QUICK, *gate]) == 3
+    body = json.loads(capsys.readouterr().out)
+    assert body["refinement"]["family"] == "bernoulli"
+    ascent = ["--optimiser", "straight-through", "--lr", "0.2", "--steps", "3", "--samples", "4"]
+    assert main(["vae-refine", "sbn.pth", *DATA, *QUICK, *ascent, "--out", "st", "--json"]) == 0
+    work = json.loads(capsys.readouterr().out)["refinement"]
+    assert (work["optimiser"], work["rate"], work["steps"], work["draws"]) == (
+        "straight-through", 0.2, 3, 4,
+    )  # fmt: skip
+    judge = ["vae-eval", "sbn.pth", *DATA, "--samples", "20", "--refined", "run"]
+    assert main([*judge, "--threads", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["posterior"]["kind"] == "refined"
+    assert main([*judge[:-2], "--ais", "2", "--out", "ais"]) == 2
+    assert "Hamiltonian" in capsys.readouterr().err
+
+
 FAULTS = [
     (["missing.pth", *DATA], "no such file"),
     (["page.pth", *DATA], "page.pth"),
@@ -101,6 +128,13 @@ FAULTS = [
     (["vae.pth", *DATA, "--no-onnx", "--max-export-diff", "1"], "max-export-diff"),
     (["vae.pth", *DATA, "--out", "vae.pth"], "it is a file"),
     (["vae.pth", *DATA, "--mean", "0.1"], "--mean"),
+    (["vae.pth", *DATA, "--optimiser", "ais"], "are continuous"),
+    (["sbn.pth", *DATA, "--optimiser", "natural"], "are binary"),
+    (["sbn.pth", *DATA, "--family", "full"], "a Bernoulli of each"),
+    (["sbn.pth", *DATA, "--lr", "2"], "at most 1"),
+    (["sbn.pth", *DATA, "--steps", "0"], "at least 1"),
+    (["sbn.pth", *DATA, "--variance-is", "sigma"], "Leave the option out"),
+    (["sbn.pth", *DATA, "--prior", "net.py:p"], "prior_logits"),
 ]
 
 

@@ -13,6 +13,7 @@ from bnnkit.metrics import (
     binned_gap,
     bootstrap_interval,
     mean_interval,
+    sum_interval,
     wilson_interval,
 )
 
@@ -66,3 +67,15 @@ def test_bootstrap_of_a_calibration_error_is_quick_and_holds_the_estimate():
     )
     assert time.process_time() - start < 1
     assert low < estimate < high
+
+
+def test_a_sum_of_normal_estimates_has_the_interval_of_their_sum():
+    z, deviations, values = stats.norm.ppf(0.975), (0.3, 1.2, 0.05), (2.0, -1.0, 0.5)
+    parts = [(v, v - z * s, v + z * s) for v, s in zip(values, deviations, strict=True)]
+    half = z * math.sqrt(sum(s * s for s in deviations))
+    assert sum_interval(*parts) == pytest.approx((1.5 - half, 1.5 + half))
+
+
+def test_one_estimate_and_a_certain_one_change_nothing():
+    assert sum_interval((1.0, 0.5, 3.0)) == (0.5, 3.0)
+    assert sum_interval((1.0, 0.5, 3.0), (2.0, 2.0, 2.0)) == (2.5, 5.0)

@@ -7,7 +7,7 @@ from torch import nn
 
 from bnnkit.errors import ArtefactError, ExitCode
 from bnnkit.io.runtimes import open_predictor
-from bnnkit.run.verify import Check, require, verify_forms
+from bnnkit.run.verify import Check, require, verify_answers, verify_forms
 
 INPUTS = torch.randn(100, 6, generator=torch.Generator().manual_seed(0))
 
@@ -102,6 +102,21 @@ def test_a_form_that_does_not_run_is_named(model):
 
     with pytest.raises(ArtefactError, match=r"'c' does not run at batch size 1; no single inputs"):
         verify_forms(open_predictor(model), {"c": Fake(refuse)}, INPUTS)
+
+
+def test_each_output_has_its_own_divisor():
+    expected = [INPUTS, 1e3 * INPUTS]
+    wrong = [INPUTS + 0.5, 1e3 * INPUTS + 0.5]
+    asked = []
+
+    def answers(count):
+        asked.append(count)
+        return [out[:count] for out in wrong]
+
+    check = verify_answers("a", answers, expected, tolerance=1.0)
+    assert check.worst == pytest.approx(0.5 / float(INPUTS.abs().max()), rel=1e-5)
+    assert check == Check("a", check.worst, 1.0, "relative", 100, True)
+    assert sorted(asked) == [1, 3, 100]
 
 
 def test_the_worst_of_several_is_named():

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bnnkit.bayes.accept.rule import log_ratio, metropolis_accept
+from bnnkit.bayes.importance import effective_sample_size
 
 __all__ = ["IndependentState", "StepInfo", "acceptance_rate", "init", "step", "weight_ess"]
 
@@ -106,5 +107,4 @@ def weight_ess(log_weight: Tensor) -> float:
     Args:
         log_weight: `[n]`; NaN counts as a weight of zero.
     """
-    w = log_weight.detach().double().nan_to_num(nan=-torch.inf, neginf=-torch.inf)
-    return float(1 / w.softmax(0).square().sum()) if w.isfinite().any() else 0.0
+    return float(effective_sample_size(log_weight.detach().double()))

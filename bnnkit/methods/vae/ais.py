@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bnnkit.bayes.importance import effective_sample_size
 from bnnkit.bayes.posteriors import Diagonal, Posterior
 from bnnkit.methods.vae.latent_model import LatentModel
 
@@ -100,7 +101,7 @@ def annealed_importance(
     steps = walk.tune(betas, pilot_chains, tick)
     log_w, accepted = walk.run(betas, chains, steps, lambda t: tick(temperatures + t))
     sum_w = log_w.logsumexp(0)
-    ess = torch.exp(2 * sum_w - (2 * log_w).logsumexp(0))
+    ess = effective_sample_size(log_w)
     se = (1 / ess - 1 / chains).clamp_min(0).mul(chains / max(chains - 1, 1)).sqrt()
     se = se if chains > 1 else torch.full_like(se, math.inf)
     return Annealed(sum_w - math.log(chains), se, ess, accepted)

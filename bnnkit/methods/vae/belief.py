@@ -25,11 +25,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bnnkit.bayes.importance import effective_sample_size
+
 __all__ = [
     "BeliefModel",
     "ImportanceEstimate",
     "belief_model",
     "bernoulli_kl",
+    "bernoulli_kl_terms",
     "bound",
     "draw",
     "importance_log_likelihood",
@@ -64,8 +67,13 @@ def bernoulli_kl(logits: Tensor, prior: Tensor) -> Tensor:
     Returns:
         The sum over the L latents, `[*]`.
     """
+    return bernoulli_kl_terms(logits, prior).sum(-1)
+
+
+def bernoulli_kl_terms(logits: Tensor, prior: Tensor) -> Tensor:
+    """Return what each latent adds to `bernoulli_kl`, `[*, L]`."""
     gap = torch.sigmoid(logits) * (logits - prior)
-    return (gap - F.softplus(logits) + F.softplus(prior)).sum(-1)
+    return gap - F.softplus(logits) + F.softplus(prior)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,5 +190,4 @@ def importance_log_likelihood(
     sizes = [at_once] * (samples // at_once) + [samples % at_once] * (samples % at_once > 0)
     parts = [log_weights(model, x, logits, draw(logits, size, generator)) for size in sizes]
     log_w = torch.cat(parts).double()
-    ess = 1 / log_w.softmax(0).square().sum(0)
-    return ImportanceEstimate(log_w.logsumexp(0) - math.log(samples), ess)
+    return ImportanceEstimate(log_w.logsumexp(0) - math.log(samples), effective_sample_size(log_w))

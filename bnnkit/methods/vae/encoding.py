@@ -39,7 +39,7 @@ class FeatureTap:
 
     def __init__(
         self,
-        encode: Callable[[Tensor], tuple[Tensor, Tensor]],
+        encode: Callable[[Tensor], tuple[Tensor, ...]],
         module: nn.Module,
         example: Tensor,
     ) -> None:

@@ -41,20 +41,21 @@ def start(family: str, mean: Tensor, log_sigma: Tensor) -> Posterior:
     return Diagonal(mean, log_sigma)
 
 
-def fall_back(q: Posterior, amortised: Diagonal, mask: Tensor) -> Posterior:
+def fall_back(q: Posterior, amortised: Posterior, mask: Tensor) -> Posterior:
     """Return `q` where `mask` is true, and elsewhere the encoder's posterior.
 
-    Of the same family where that holds N(mean, diag sigma²), else an `Either`.
+    Of the same family where that holds the encoder's, else an `Either`.
 
     Args:
         q: Posteriors of n data.
         amortised: Those of the encoder.
         mask: `[n]`, boolean.
     """
-    if isinstance(q, Diagonal):
+    if type(q) is type(amortised):
         return q.where(mask, amortised)
-    if isinstance(q, FullRank):
-        return q.where(mask, FullRank.amortised(amortised.mean, amortised.log_sigma))
-    if isinstance(q, Flow):
-        return q.where(mask, Flow.amortised(amortised.mean, amortised.log_sigma))
+    if isinstance(amortised, Diagonal):
+        if isinstance(q, FullRank):
+            return q.where(mask, FullRank.amortised(amortised.mean, amortised.log_sigma))
+        if isinstance(q, Flow):
+            return q.where(mask, Flow.amortised(amortised.mean, amortised.log_sigma))
     return Either(q, amortised, mask)

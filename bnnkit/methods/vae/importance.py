@@ -30,6 +30,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bnnkit.bayes.importance import effective_sample_size
 from bnnkit.bayes.pareto import pareto_shape
 from bnnkit.bayes.posteriors import Posterior
 from bnnkit.methods.vae.latent_model import LatentModel
@@ -184,7 +185,7 @@ def _parts(
         likelihood.append(model.log_likelihood(x, z).double())
         divergence.append((log_q - model.log_prior(z)).double())
     log_p, kl = torch.cat(likelihood), torch.cat(divergence)
-    closed = q.closed_kl and model.standard_prior
+    closed = model.knows_kl(q)
     terms = log_p if closed else log_p - kl
     exact = q.kl().double() if closed else kl.mean(0)
     one = torch.full_like(exact, math.inf)
@@ -202,7 +203,7 @@ def _summary(log_w: Tensor, counts: tuple[int, ...]) -> tuple[Tensor, Tensor, Te
     log_p, errors, worth = [], [], torch.empty(0)
     for count in counts:
         total = log_w[:count].logsumexp(0)
-        worth = torch.exp(2 * total - (2 * log_w[:count]).logsumexp(0))
+        worth = effective_sample_size(log_w[:count])
         log_p.append(total - math.log(count))
         errors.append((1 / worth - 1 / count).clamp_min(0).sqrt())
     k_hat = torch.tensor([pareto_shape(w) for w in log_w.cpu().T], dtype=torch.float64)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from bnnkit.bayes.posteriors import Posterior
+from bnnkit.methods.vae.bernoulli import Bernoulli
 from bnnkit.methods.vae.latent_model import log_standard_normal
 
 __all__ = ["ACTIVE", "Divergence", "Usage", "latent_usage", "split_divergence"]
@@ -33,8 +34,9 @@ class Usage:
 
     Args:
         activity: Cov_x(E_q[z_u]) `[d]`.
-        kl: Mean over data of the KL of the marginal N(m_u, s_u²) to N(0, 1), nats `[d]`; they
-            add up to the whole KL where latents are independent under q.
+        kl: Mean over data of the KL of the marginal N(m_u, s_u²) to N(0, 1), of a binary latent
+            to its own prior, nats `[d]`; they add up to the whole KL where latents are
+            independent under q.
     """
 
     activity: Tensor
@@ -66,7 +68,10 @@ class Divergence:
 def latent_usage(posterior: Posterior) -> Usage:
     """Return activity and divergence of each latent, over the n data, n at least 2."""
     mean, sigma = (t.detach().double() for t in posterior.marginals())
-    kl = 0.5 * (sigma.square() + mean.square() - 1 - 2 * sigma.log())
+    if isinstance(posterior, Bernoulli):
+        kl = posterior.kl_of_latents().detach().double()
+    else:
+        kl = 0.5 * (sigma.square() + mean.square() - 1 - 2 * sigma.log())
     return Usage(mean.var(0), kl.mean(0))
 
 

@@ -51,7 +51,7 @@ def bound_samples(model: LatentModel, x: Tensor, q: Posterior, noise: Tensor) ->
         `[s, n]`, in nats.
     """
     z, log_q = q.sample(noise)
-    if q.closed_kl and model.standard_prior:
+    if model.knows_kl(q):
         return model.log_likelihood(x, z) - q.kl()
     return model.log_joint(x, z) - log_q
 

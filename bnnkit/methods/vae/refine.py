@@ -39,7 +39,7 @@ from bnnkit.methods.vae.noise import DatumNoise, balanced, datum_seeds
 from bnnkit.methods.vae.optimisers import bound_samples, make_stepper
 from bnnkit.spec.vae_refine import RefineConfig
 
-__all__ = ["Refined", "refine"]
+__all__ = ["Refined", "join", "refine", "settle"]
 
 _SURE = 0.5
 """Standard errors by which a datum must have gained: more would give up true gains."""
@@ -68,7 +68,7 @@ class Refined:
     """
 
     posterior: Posterior
-    amortised: Diagonal
+    amortised: Posterior
     elbo_before: Tensor
     elbo_after: Tensor
     se_before: Tensor
@@ -118,7 +118,7 @@ def refine(
         parts.append(_refine_batch(model, x[rows], config, seeds[rows]))
         if progress is not None:
             progress(min(i + config.batch_size, len(x)), len(x))
-    return _join(parts)
+    return join(parts)
 
 
 @torch.no_grad()
@@ -127,14 +127,40 @@ def _refine_batch(model: LatentModel, x: Tensor, config: RefineConfig, seeds: Te
     amortised = Diagonal(*model.encode(x))
     noise = DatumNoise(seeds, model.latent, amortised.mean)
     best, curves = _ascend(model, x, amortised, config, noise)
-    fresh = balanced(noise.draw(config.judge_samples))
+    draws = (config.judged, config.reported)
+    return settle(model, x, (amortised, best), noise, draws, curves=curves, began=began)
+
+
+def settle(
+    model: LatentModel,
+    x: Tensor,
+    pair: tuple[Posterior, Posterior],
+    noise: DatumNoise,
+    draws: tuple[int, int],
+    *,
+    curves: Tensor,
+    began: float,
+) -> Refined:
+    """Decide between the best iterate and the encoder's posterior, and measure: draws 3 and 4.
+
+    Args:
+        model: The autoencoder.
+        x: Data `[n, D]`.
+        pair: The encoder's posterior, and the best iterate.
+        noise: The data's own streams.
+        draws: Numbers of draws that decide, and that report.
+        curves: Bounds by step, `[n, steps + 1]`.
+        began: CPU time at which the refinement began.
+    """
+    amortised, best = pair
+    fresh = balanced(noise.draw(draws[0]))
     old = _log_weights(model, x, amortised, fresh)
     pairs = _log_weights(model, x, best, fresh) - old
     gain = pairs.mean(0)
     least = _SURE * _standard_error(pairs) + _ROUNDING * old.mean(0).abs()
     improved = gain > least  # false where it is not a number
     refined = time.process_time()
-    report = noise.draw(config.report_samples)
+    report = noise.draw(draws[1])
     before = bound_samples(model, x, amortised, report)
     after = bound_samples(model, x, best, report)
     improved = improved & (after.mean(0) >= before.mean(0))
@@ -161,10 +187,10 @@ def _ascend(
 ) -> tuple[Posterior, Tensor]:
     """Return the best iterate of each datum, and the bound by step `[n, steps + 1]`."""
     best = start(config.family, amortised.mean, amortised.log_sigma)
-    fixed = balanced(noise.draw(config.judge_samples))
+    fixed = balanced(noise.draw(config.judged))
     best_bound = _bound(model, x, best, fixed)
     pair = (amortised.mean, amortised.log_sigma)
-    stepper = make_stepper(config.optimiser, model, x, best, pair)
+    stepper = make_stepper(config.method, model, x, best, pair)
     curves, judged = [], _judged(config.steps)
     for k in range(config.steps):
         rate = config.rate * (1 - k / config.steps)
@@ -201,7 +227,8 @@ def _standard_error(terms: Tensor) -> Tensor:
     return terms.std(0) / math.sqrt(len(terms))
 
 
-def _join(parts: list[Refined]) -> Refined:
+def join(parts: list[Refined]) -> Refined:
+    """Return the results of batches as one, in their order."""
     first, rest = parts[0], parts[1:]
     merged: dict[str, Any] = {}
     for name in (f.name for f in fields(Refined)):

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from bnnkit.bayes.importance import effective_sample_size
 from bnnkit.errors import UsageError, did_you_mean
 from bnnkit.methods.vae.belief import (
     BeliefModel,
@@ -119,7 +120,12 @@ def avi_loss(
         it; `ess`, the effective number of the samples. Means over the batch, scalars.
     """
     amortised = model.encode(x)
-    *_, (refined, _) = iterates(model, x, amortised, config.refinement, generator)
+    start = amortised.detach()
+
+    def noise(samples: int) -> Tensor:
+        return uniforms(start, samples, generator)
+
+    *_, (refined, _) = iterates(model, x, start, config.refinement, noise)
     with torch.no_grad():
         h = draw(refined, config.samples, generator)
         log_q = log_bernoulli(h, refined)
@@ -131,7 +137,7 @@ def avi_loss(
         "loss": kl - (weight * log_joint).sum(0).mean(),
         "bound": log_w.mean(),
         "kl": kl.detach(),
-        "ess": (1 / weight.square().sum(0)).mean(),
+        "ess": effective_sample_size(log_w).mean(),
     }
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bnnkit.errors import DataError, UsageError
+from bnnkit.errors import DataError
 from bnnkit.io.generators import Generator
 from bnnkit.methods.mh.markov import EncoderProposal, Walked, pair_chains
+from bnnkit.run.filtering.chain_sampler import ChainSampler
 from bnnkit.run.filtering.encoder import PairModel
 from bnnkit.run.filtering.stepwise import until_moved
 
@@ -18,7 +19,7 @@ __all__ = ["EncodedGenerator"]
 _BLOCK = 2000
 
 
-class EncodedGenerator(nn.Module):
+class EncodedGenerator(ChainSampler):
     """A generator whose images go through chains of encoder proposals.
 
     The run began its chains at real images, which are not delivered. These go on from the images
@@ -44,23 +45,13 @@ class EncodedGenerator(nn.Module):
         chain_length: int,
         serving: Mapping[str, tuple[str, ...]],
     ) -> None:
-        super().__init__()
-        self.generator, self.chain_length = generator, chain_length
+        super().__init__(generator, chain_length, serving)
         self.net, self.encoder = model.net, model.encoder
-        self.serving = dict(serving)
         self._model, self._own = model, own
         self.register_buffer("states", states)
         self.eval()
 
     states: Tensor
-
-    def extra_repr(self) -> str:
-        """Say what it samples with."""
-        return f"{self.generator.name!r}, chain_length={self.chain_length}"
-
-    def forward(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Return `n` images; see `sample`."""
-        return self.sample(n, generator=generator)
 
     @torch.no_grad()
     def sample(
@@ -88,11 +79,7 @@ class EncodedGenerator(nn.Module):
             TrainingError: Chains refuse every proposal at the given starts.
             UsageError: A number has no meaning.
         """
-        length = self.chain_length if chain_length is None else chain_length
-        for value, words in ((n, "images"), (length, "proposals a chain")):
-            if value < 1:
-                raise UsageError("Sampling", f"{value} {words}", "it takes 1 or more")
-        draws = generator or torch.Generator().manual_seed(0)
+        length, draws = self._settled(n, chain_length, generator)
         pool = self.states if starts is None else self._checked(starts)
         walks = [
             self._walk(pool, min(_BLOCK, n - done), length, draws, real=starts is not None)

@@ -11,6 +11,7 @@ from bnnkit.errors import UsageError
 from bnnkit.io.generators import Generator
 from bnnkit.methods.mh.chains import bank_chains
 from bnnkit.methods.mh.scores import score_images
+from bnnkit.run.filtering.chain_sampler import ChainSampler, check_count
 
 __all__ = ["FilteredGenerator"]
 
@@ -18,7 +19,7 @@ _BANK_PER_SAMPLE, _LEAST_BANK, _MOST_BANK = 10, 2000, 100_000
 _BLOCK = 5000
 
 
-class FilteredGenerator(nn.Module):
+class FilteredGenerator(ChainSampler):
     """A generator whose samples go through a Metropolis-Hastings chain.
 
     Args:
@@ -39,9 +40,8 @@ class FilteredGenerator(nn.Module):
         chain_length: int,
         serving: Mapping[str, tuple[str, ...]],
     ) -> None:
-        super().__init__()
-        self.generator, self.score = generator, score
-        self.chain_length, self.serving = chain_length, dict(serving)
+        super().__init__(generator, chain_length, serving)
+        self.score = score
         self.register_buffer("starts", starts)
         self.register_buffer("start_labels", start_labels)
         self.eval()
@@ -57,11 +57,7 @@ class FilteredGenerator(nn.Module):
     def extra_repr(self) -> str:
         """Say what it samples with."""
         told = "" if self.classes is None else f", classes={self.classes}"
-        return f"{self.generator.name!r}, chain_length={self.chain_length}{told}"
-
-    def forward(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Return `n` images; see `sample`."""
-        return self.sample(n, generator=generator)
+        return super().extra_repr() + told
 
     @torch.no_grad()
     def sample(
@@ -89,12 +85,9 @@ class FilteredGenerator(nn.Module):
             TrainingError: Chains refuse every proposal.
             UsageError: A number has no meaning, or the class is missing.
         """
-        length = self.chain_length if chain_length is None else chain_length
+        length, draws = self._settled(n, chain_length, generator)
         size = min(max(_BANK_PER_SAMPLE * n, _LEAST_BANK), _MOST_BANK) if bank is None else bank
-        for value, words in ((n, "images"), (length, "proposals a chain"), (size, "proposals")):
-            if value < 1:
-                raise UsageError("Sampling", f"{value} {words}", "it takes 1 or more")
-        draws = generator or torch.Generator().manual_seed(0)
+        check_count(size, "proposals")
         starts = self._starts_of(label)
         labels = None if label is None else torch.full((size,), label)
         latents = self.generator.draw(size, draws)

@@ -25,6 +25,7 @@ from bnnkit.methods.mh.scores import (
     MixedScore,
     OwnScore,
 )
+from bnnkit.run.filtering.chain_sampler import ChainSampler
 from bnnkit.run.filtering.discriminate import net_of
 from bnnkit.run.filtering.encoder import PairModel, owners_encoder
 from bnnkit.run.filtering.encoder_sampler import EncodedGenerator
@@ -52,7 +53,7 @@ def load_sampler(
     arch: str | None = None,
     arch_args: Mapping[str, Any] | None = None,
     trust_pickle: bool = False,
-) -> FilteredGenerator | EncodedGenerator:
+) -> ChainSampler:
     """Load the sampler of a run directory.
 
     Args:

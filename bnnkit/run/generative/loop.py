@@ -12,8 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
+from bnnkit.bayes.likelihoods import log_likelihood
+from bnnkit.bayes.posteriors.diagonal import Diagonal
 from bnnkit.errors import TrainingError
 from bnnkit.graph.outputs import main_output
+from bnnkit.io.autoencoder_logits import clamped_logits
 from bnnkit.io.data import Split
 from bnnkit.methods.adversarial import (
     as_logits,
@@ -24,7 +27,6 @@ from bnnkit.methods.adversarial import (
     generator_loss,
     release,
 )
-from bnnkit.methods.elbo import Elbo, bernoulli_elbo, binarise
 from bnnkit.run.checkpoints import Checkpoints, TrainState
 from bnnkit.run.loop import seeded
 from bnnkit.run.precision import Precision
@@ -190,21 +192,30 @@ class Autoencoder:
 
     def _loss(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Return the mean negative bound of a batch in nats, and its parts."""
-        elbo = self.elbo(x, generator)
-        loss = -elbo.bound.mean()
-        reconstruction, kl = (float(part.detach().mean()) for part in elbo)
-        figures = {"loss": float(loss.detach()), "kl": kl, "reconstruction": -reconstruction}
-        return loss, figures
+        likelihood, kl = (part.mean() for part in self.elbo_parts(x, generator))
+        loss = kl - likelihood
+        figures = {"loss": loss, "kl": kl, "reconstruction": -likelihood}
+        return loss, {name: float(value.detach()) for name, value in figures.items()}
 
-    def elbo(self, x: Tensor, generator: torch.Generator) -> Elbo:
-        """Return the bound of each image, with drawn pixels and latents."""
-        pixels = binarise(x, generator).to(self.device)
+    def elbo_parts(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return the two parts of the bound of each image, with drawn pixels and latents.
+
+        Args:
+            x: Grey images in [0, 1], `[n, c, h, w]`; each pixel is drawn with its grey value as
+                the probability.
+            generator: Source of both draws.
+
+        Returns:
+            log p(x | z) at one z ~ q(z | x), and KL(q(z | x) || N(0, I)), in nats `[n]` each.
+        """
+        pixels = torch.bernoulli(x, generator=generator).to(self.device)
         with self.precision.autocast(self.device):
             mean, log_variance = self.model.encode(pixels)  # type: ignore[operator]
-            noise = torch.randn(mean.shape, generator=generator).to(self.device)
-            z = mean + torch.exp(0.5 * log_variance) * noise
+            q = Diagonal(mean.float(), 0.5 * log_variance.float())
+            z, _ = q.sample(torch.randn(mean.shape, generator=generator).to(self.device))
             probabilities = self.model.decode(z)  # type: ignore[operator]
-        return bernoulli_elbo(pixels, probabilities, mean, log_variance)
+        logits = clamped_logits(probabilities.float().flatten(1))
+        return log_likelihood("bernoulli", pixels.flatten(1), [logits]), q.kl()
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the weights and the optimiser."""

@@ -16,6 +16,7 @@ from bnnkit.io.export import write_onnx
 from bnnkit.io.rundir import MODEL_ONNX
 from bnnkit.io.runtimes import open_predictor
 from bnnkit.run.latency.section import Opener, latency_table
+from bnnkit.run.progress import Progress
 
 __all__ = ["OnDevice", "of_module", "time_against_original"]
 
@@ -39,7 +40,9 @@ def time_against_original(
     input_shape: tuple[int, ...],
     batches: Sequence[int],
     threads: Sequence[int],
+    progress: Progress,
     *,
+    against: str,
     devices: Sequence[str] = ("cpu",),
 ) -> list[dict[str, Any]]:
     """Time a net against models made of it: under torch and, on the CPU, under onnxruntime.
@@ -51,8 +54,11 @@ def time_against_original(
         input_shape: Shape of one input.
         batches: Batch sizes.
         threads: CPU thread counts.
+        progress: Who is told.
+        against: What the models are, in a word.
         devices: `cpu`, `cuda`.
     """
+    progress.start(f"timing original against {against}")
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         graphs: dict[str, Path] = {}
@@ -69,4 +75,5 @@ def time_against_original(
                     name: partial(open_predictor, graph) for name, graph in graphs.items()
                 }
             rows += latency_table(openers, input_shape, batches, threads, device=device)
+    progress.stop()
     return rows

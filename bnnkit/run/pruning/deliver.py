@@ -7,18 +7,20 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from bnnkit.graph.count import count_macs, count_parameters
 from bnnkit.graph.scatter import write_back
 from bnnkit.graph.settle import slim_exactly
-from bnnkit.io.rundir import METRICS, MODEL_SAFETENSORS, write_plan
+from bnnkit.io.rundir import METRICS, MODEL_ONNX, MODEL_SAFETENSORS, write_plan
 from bnnkit.methods import CONTROLS
-from bnnkit.run.artefacts import exactness, file_bytes, gated_predictor, speed, write_and_check
+from bnnkit.run.artefacts import exactness, file_bytes, gated_predictor, write_and_check
 from bnnkit.run.checkpoints import Checkpoints
 from bnnkit.run.describe import class_rows, layer_rows, locked_rows
 from bnnkit.run.evaluate import Predictions, compare, measure
 from bnnkit.run.evaluation import size_ratios
+from bnnkit.run.latency.original import of_module, time_against_original
 from bnnkit.run.pruning.job import Job
 from bnnkit.run.pruning.stage import Stage
 from bnnkit.run.verify import proof_size
@@ -69,9 +71,10 @@ def deliver(
             "the model's code holds sizes that do not follow: its graph was rewritten"
         )
     after = job.predict(slim, job.bench.data.test, "measuring the slim model")
-    latency = speed(
-        job.original, slim, folder, shape, config.batches, config.threads, job.progress
-    )
+    latency = time_against_original(
+        job.original, {"slim": of_module(slim)}, ("slim", folder / MODEL_ONNX), shape,
+        config.batches, config.threads, job.progress, against="slim", devices=_devices(),
+    )  # fmt: skip
     delivered = next(w.bytes for w in written if w.path.name == MODEL_SAFETENSORS)
     sizes = {
         "original": _sizes(job.original, shape, file_bytes(job.original)),
@@ -91,6 +94,11 @@ def deliver(
             "curve": checkpoints.curve(),
         }
     )
+
+
+def _devices() -> list[str]:
+    """Return where models are timed."""
+    return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
 def _at_full_width(job: Job, stage: Stage) -> nn.Module:

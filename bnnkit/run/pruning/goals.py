@@ -178,13 +178,20 @@ class Costs:
                 self._step //= 2
         return self._step
 
-    def _reachable(self, step: int) -> bool:
-        """Tell whether the target can be reached with widths at multiples of a step."""
+    def check_target(self, step: int) -> None:
+        """Refuse a target that cannot be reached with widths at multiples of a step.
+
+        Raises:
+            UsageError: It cannot.
+        """
         scores = torch.ones(self.structure.n_units)
         goal = self.goal(scores.bool())
+        if goal is not None:
+            choose(self.structure, scores, goal.cost, goal.limit, round_to=step)
+
+    def _reachable(self, step: int) -> bool:
         try:
-            if goal is not None:
-                choose(self.structure, scores, goal.cost, goal.limit, round_to=step)
+            self.check_target(step)
         except UsageError:
             return False
         return True

@@ -14,10 +14,6 @@ unseen examples than the reference does. A reference that fits its training exam
 than the original does worse on unseen ones by less, so the rise is rather over- than
 underestimated; one that fits them more closely is no credit. The rise over the original itself is
 an upper bound too, with a smaller interval: where that holds the budget, no reference is trained.
-
-Reference:
-    Ash and Adams 2020, "On Warm-Starting Neural Network Training", section 5: noise in the
-    weights makes a warm start forget.
 """
 
 from __future__ import annotations
@@ -28,6 +24,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from bnnkit.methods.forget import disturb
+from bnnkit.metrics import sum_interval
 from bnnkit.run.checkpoints import Checkpoints
 from bnnkit.run.evaluate import Predictions, compare
 from bnnkit.run.pruning.held_out import HeldOut
@@ -35,7 +33,7 @@ from bnnkit.run.pruning.job import Job
 from bnnkit.run.pruning.learn import train_alone
 from bnnkit.spec import Quantity
 
-__all__ = ["Reference", "added", "disturb"]
+__all__ = ["Reference", "added"]
 
 
 @dataclass(frozen=True)
@@ -111,26 +109,16 @@ class Reference:
         return self.job.predict(model, split, f"measuring {what}")
 
 
-@torch.no_grad()
-def disturb(model: nn.Module, generator: torch.Generator) -> None:
-    """Add noise to every matrix and filter of a model, with the deviation of its own weights."""
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.add_(noise.to(parameter) * parameter.std())
-
-
 def added(rise: Quantity, drift: Quantity) -> Quantity:
     """Add what a reference lost against the original to what is lost against the reference.
 
-    The two are measured on different examples, so the squares of their half-widths add up. A
-    reference that is better than the original is no credit.
+    The two are measured on different examples, so they are independent. A reference that is
+    better than the original is no credit.
     """
     if drift.value <= 0 or rise.low is None or rise.high is None:
         return rise
     assert drift.low is not None
     assert drift.high is not None
-    below = math.hypot(rise.value - rise.low, drift.value - drift.low)
-    above = math.hypot(rise.high - rise.value, drift.high - drift.value)
-    value = rise.value + drift.value
-    return replace(rise, value=value, low=value - below, high=value + above)
+    parts = (rise.value, rise.low, rise.high), (drift.value, drift.low, drift.high)
+    low, high = sum_interval(*parts)
+    return replace(rise, value=rise.value + drift.value, low=low, high=high)

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 
 from bnnkit.errors import UsageError
-from bnnkit.methods import CONTROLS, METHODS, Setting
-from bnnkit.methods.select import choose
+from bnnkit.methods import METHODS, CONTROLS, Setting
 from bnnkit.run.checkpoints import Checkpoints
 from bnnkit.run.pruning.budget import hold_budget
 from bnnkit.run.pruning.held_out import hold_out
@@ -51,9 +50,8 @@ def rehearse(job: Job) -> None:
         )
     if config.removal_seed is not None:
         return
-    goal = job.costs.goal(everything.bool())
-    if goal is not None:
-        choose(structure, everything, goal.cost, goal.limit, round_to=job.costs.round_to())
+    if job.costs.goal(everything.bool()) is not None:
+        job.costs.check_target(job.costs.round_to())
     elif config.method in CONTROLS and config.target.error_rise is None:
         raise UsageError(
             "Pruning", f"--method {config.method}", "it ranks units and cannot tell how many to "

@@ -18,7 +18,13 @@ from bnnkit.run.reporting import (
     uncertainty_html,
 )
 from bnnkit.run.reporting.prune_digest import search_table
-from bnnkit.run.reporting.tabular import TABULAR, tabular_cards, tabular_grids, tabular_tables
+from bnnkit.run.reporting.tabular import (
+    TABULAR,
+    tabular_cards,
+    tabular_grids,
+    tabular_panels,
+    tabular_tables,
+)
 from bnnkit.run.reporting.wording import (
     as_float,
     bytes_text,
@@ -283,6 +289,7 @@ def render_html(report: Report) -> str:
         gates=digest.gates_table(body),
         quality=digest.quality_table(body),
         tables=tabular_tables(body),
+        panels=tabular_panels(body),
         grids=tabular_grids(body),
         generated=generative_html.pictures(body),
         **uncertainty_html.pictures(body),

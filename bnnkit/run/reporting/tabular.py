@@ -17,8 +17,16 @@ from bnnkit.run.reporting.vae_digest import (
     refine_tables,
 )
 from bnnkit.run.reporting.vae_fit_digest import vae_fit_cards, vae_fit_tables
+from bnnkit.run.reporting.vae_plots import eval_panels, refine_panels
 
-__all__ = ["TABULAR", "Tabular", "tabular_cards", "tabular_grids", "tabular_tables"]
+__all__ = [
+    "TABULAR",
+    "Tabular",
+    "tabular_cards",
+    "tabular_grids",
+    "tabular_panels",
+    "tabular_tables",
+]
 
 
 @dataclass(frozen=True)
@@ -29,11 +37,13 @@ class Tabular:
         lead: The sentence at the top of its page.
         tables: Its tables, in the order of reading.
         cards: The verdict figures of its page, each with `title`, `big` and `sub`.
+        panels: The charts of its page, each with `title` and `svg`.
     """
 
     lead: str
     tables: Callable[[Mapping[str, Any]], Sequence[Table]]
     cards: Callable[[Mapping[str, Any]], list[dict[str, str]]]
+    panels: Callable[[Mapping[str, Any]], list[dict[str, str]]] | None = None
 
 
 TABULAR = {
@@ -41,11 +51,13 @@ TABULAR = {
         "A pretrained autoencoder, judged by its bound and by importance sampling",
         eval_tables,
         eval_cards,
+        eval_panels,
     ),
     "vae-refine": Tabular(
         "The posterior of each datum, refined under a pretrained autoencoder",
         refine_tables,
         refine_cards,
+        refine_panels,
     ),
     "mh-proposal": Tabular(
         "A learned independent proposal, and chains of Metropolis-Hastings with it",
@@ -76,6 +88,12 @@ def tabular_cards(body: Mapping[str, Any]) -> list[dict[str, str]] | None:
     """Return the verdict figures of such a command; None for another."""
     known = TABULAR.get(str(body.get("command")))
     return None if known is None else known.cards(body)
+
+
+def tabular_panels(body: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the charts of such a command; empty for another, and for one that draws none."""
+    known = TABULAR.get(str(body.get("command")))
+    return [] if known is None or known.panels is None else known.panels(body)
 
 
 def tabular_grids(body: Mapping[str, Any]) -> list[dict[str, Any]]:

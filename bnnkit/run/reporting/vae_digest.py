@@ -194,6 +194,7 @@ def _gap(body: Mapping[str, Any]) -> Table | None:
     if not bounds:
         return None
     names = {"encoder": "encoder's posterior", "diagonal": "best diagonal one",
+             "bernoulli": "best one of independent latents",
              "full": "best one with a full covariance",
              "log_p": "its limit" if _is_grey(body) else "log p(x)"}  # fmt: skip
     closes = dict(zip(list(bounds)[1:], parts, strict=False))

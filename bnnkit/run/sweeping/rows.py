@@ -4,8 +4,7 @@ Figures of several seeds are pooled by their means. The seeds share the test exa
 seeds make the error of sampling examples hardly smaller: the ends of the cells' own intervals are
 averaged, which holds however strongly the cells err together (the deviation of a mean is at most
 the mean of the deviations). What differs from seed to seed is added as Student's interval of the
-mean over the seeds, in quadrature of the distances to the ends (Zou and Donner 2008, "Construction
-of confidence limits about effect measures").
+mean over the seeds, in quadrature of the distances to the ends.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any
 
 import torch
 
-from bnnkit.metrics import mean_interval
+from bnnkit.metrics import mean_interval, sum_interval
 from bnnkit.run.reporting.digest import rows_of, section
 from bnnkit.run.reporting.wording import as_float, setting_text
 from bnnkit.run.sweeping.pareto import pareto_front
@@ -133,7 +132,7 @@ def pool(figures: Sequence[object], *, ratio: bool = False) -> Quantity | None:
     table = [[math.log(x) for x in row] for row in ends] if ratio else ends
     value, low, high = (fmean(column) for column in zip(*table, strict=True))
     seeds = _seeds_half_width([row[0] for row in table], level)
-    low, high = value - math.hypot(value - low, seeds), value + math.hypot(high - value, seeds)
+    low, high = sum_interval((value, low, high), (0.0, -seeds, seeds))
     if ratio:
         value, low, high = math.exp(value), math.exp(low), math.exp(high)
     n = max(int(as_float(figure.get("n", 0))) for figure in given)

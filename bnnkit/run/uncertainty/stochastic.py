@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,19 +14,18 @@ from torch import Tensor, nn
 from bnnkit.errors import StructureError
 from bnnkit.io.export import Written, write_onnx, write_pt2, write_safetensors
 from bnnkit.io.models import LoadedModel, load_model
-from bnnkit.io.rundir import MODEL_ONNX
 from bnnkit.io.runtimes import Predictor, open_predictor
 from bnnkit.io.sessions import NOISE_KEY
 from bnnkit.layers.statistics_samplers import StatisticsSampler, build_sampler
 from bnnkit.methods.sbn import StochasticNet
-from bnnkit.run.latency.original import OnDevice, time_against_original
+from bnnkit.run.latency.original import OnDevice
 from bnnkit.run.progress import Progress
 from bnnkit.run.verify import Check, require, verify_forms
 from bnnkit.run.written_forms import RELOADED, Form, agree_within, write_forms
 from bnnkit.spec import ModelSpec, NoisePlan, Plan
 from bnnkit.spec.noise import MOST_NOISE
 
-__all__ = ["as_stochastic", "cost", "noise_plan", "write_stochastic"]
+__all__ = ["as_stochastic", "noise_plan", "sampled", "sampled_name", "write_stochastic"]
 
 _EXPORT = 1e-5
 _SETTLE_ROWS = 3
@@ -254,40 +252,6 @@ def _check_drawing(
     return [Check(name, gap, tolerance, "mean difference", len(inputs), gap <= tolerance)]
 
 
-def cost(
-    original: nn.Module,
-    network: StochasticNet,
-    folder: Path,
-    input_shape: tuple[int, ...],
-    batches: Sequence[int],
-    threads: Sequence[int],
-    progress: Progress,
-) -> list[dict[str, Any]]:
-    """Time the net with its own batch norm against K = 1, 10 and its own number of samples.
-
-    Args:
-        original: The untouched net, on the CPU.
-        network: The stochastic net, on the CPU.
-        folder: The run directory with its files.
-        input_shape: Shape of one input.
-        batches: Batch sizes.
-        threads: CPU thread counts.
-        progress: Who is told.
-    """
-    progress.start("timing original against stochastic")
-    counts = sorted({1, 10, network.samples})
-    rows = time_against_original(
-        original,
-        {f"stochastic, K = {count}": _sampled(network, count) for count in counts},
-        (f"stochastic, K = {network.samples}", folder / MODEL_ONNX),
-        input_shape,
-        batches,
-        threads,
-    )
-    progress.stop()
-    return rows
-
-
 class _Sampled:
     """A stochastic net with a number of samples, as a predictor."""
 
@@ -295,7 +259,7 @@ class _Sampled:
 
     def __init__(self, network: StochasticNet, samples: int) -> None:
         self.network, self.noise = network, network.noise(samples)
-        self.name = f"stochastic, K = {samples}"
+        self.name = sampled_name(samples)
 
     def __call__(self, x: Tensor) -> Tensor:
         with torch.inference_mode():
@@ -303,10 +267,21 @@ class _Sampled:
             return answer
 
 
-def _sampled(network: StochasticNet, samples: int) -> OnDevice:
-    """Return what opens a net that answers with some samples; on the CPU, where it is."""
+def sampled(network: StochasticNet) -> dict[str, OnDevice]:
+    """Return what opens the net with K = 1, 10 and its own number of samples, by name.
 
-    def opened(*, threads: int) -> Predictor:
-        return _Sampled(network, samples)  # torch takes its threads elsewhere
+    On the CPU, where it is.
+    """
 
-    return lambda device: opened
+    def on(samples: int) -> OnDevice:
+        def opened(*, threads: int) -> Predictor:
+            return _Sampled(network, samples)  # torch takes its threads elsewhere
+
+        return lambda device: opened
+
+    return {sampled_name(count): on(count) for count in sorted({1, 10, network.samples})}
+
+
+def sampled_name(samples: int) -> str:
+    """Return what a net with a number of samples is called."""
+    return f"stochastic, K = {samples}"

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnnkit.methods.elbo import binarise
 from bnnkit.methods.vae.belief import belief_model
 from bnnkit.methods.vae.train_binary import BinaryTraining, training_loss
 from bnnkit.spec.config import TrainConfig
@@ -44,7 +43,7 @@ class BinaryLearner:
     def step(self, x: Tensor, generator: torch.Generator) -> dict[str, float]:
         """Learn from one batch, whose grey pixels are drawn; zeros and ones stay what they are."""
         self.module.train()
-        pixels = binarise(x, generator).flatten(1).to(self.device)
+        pixels = torch.bernoulli(x, generator=generator).flatten(1).to(self.device)
         seed = int(torch.randint(1 << 62, (), generator=generator))
         draws = torch.Generator(self.device).manual_seed(seed)
         parts = training_loss(self.model, pixels, draws, self.training)

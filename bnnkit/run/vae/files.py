@@ -21,8 +21,8 @@ from bnnkit.run.vae.setup import VaeBench
 __all__ = ["read_refined", "unread_posterior", "write_refined"]
 
 _KEY = "bnnkit.refined"
-_ANSWERS = ("encoder_mean", "encoder_log_sigma", "log_joint")
-_OWN = ("improved", "elbo_before", "elbo_after", *_ANSWERS)
+_OWN = ("improved", "elbo_before", "elbo_after")
+_BINARY = "bernoulli"
 _CLOSE = 1e-3
 """How far two runs of one model may differ, on another device say."""
 _ROWS = 1024
@@ -34,7 +34,7 @@ def write_refined(folder: Path, refined: Refined, family: str, bench: VaeBench, 
     Args:
         folder: The run directory.
         refined: The result.
-        family: Its name, which says what the tensors are.
+        family: Its name, which says what the tensors are: `bernoulli` of binary latents.
         bench: The autoencoder that they belong to.
         x: Its data `[n, D]`, in their order.
     """
@@ -66,14 +66,15 @@ def _identity_of(bench: VaeBench) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _answers(bench: VaeBench, x: Tensor, encoder: Diagonal) -> dict[str, Tensor]:
+def _answers(bench: VaeBench, x: Tensor, encoder: Posterior) -> dict[str, Tensor]:
     """Return what the model says of each datum: its weights, prior and pixels all show in it."""
-    pairs = zip(torch.split(x, _ROWS), torch.split(encoder.mean, _ROWS), strict=True)
+    pairs = zip(torch.split(x, _ROWS), torch.split(encoder.centre(), _ROWS), strict=True)
     log_joint = torch.cat([bench.model.log_joint(part, mean) for part, mean in pairs])
-    return dict(zip(_ANSWERS, (encoder.mean, encoder.log_sigma, log_joint), strict=True))
+    said = {f"encoder_{name}": value for name, value in encoder.state().items()}
+    return {**said, "log_joint": log_joint}
 
 
-def read_refined(run: Path, bench: VaeBench, x: Tensor, encoder: Diagonal) -> Posterior:
+def read_refined(run: Path, bench: VaeBench, x: Tensor, encoder: Posterior) -> Posterior:
     """Return the posteriors of a run of `vae-refine`, for the first n data.
 
     Args:
@@ -91,11 +92,12 @@ def read_refined(run: Path, bench: VaeBench, x: Tensor, encoder: Diagonal) -> Po
     if not path.is_file():
         raise UsageError(what, "no such file", "vae-refine writes it", _HINT)
     checkpoint = read_checkpoint(str(path))
-    plain = Diagonal(*(t.cpu() for t in encoder.parameters()))
+    plain = encoder.replace([t.cpu() for t in encoder.parameters()])
+    answers = _answers(bench, x, encoder)
     try:
         stated = dict(json.loads(checkpoint.info.metadata[_KEY]))
-        own = {name: checkpoint.tensors[name] for name in _OWN}
-        like = start(str(stated.pop("family")), plain.mean, plain.log_sigma)
+        like = _of_family(str(stated.pop("family")), plain)
+        own = {name: checkpoint.tensors[name] for name in (*_OWN, *answers)}
         state = [checkpoint.tensors[f"q.{name}"] for name in like.state()]
     except (KeyError, TypeError, ValueError, UsageError) as error:
         raise UsageError(what, "a file without them", "it is not of vae-refine", _HINT) from error
@@ -106,9 +108,23 @@ def read_refined(run: Path, bench: VaeBench, x: Tensor, encoder: Diagonal) -> Po
             what, f"posteriors of {len(own['improved'])} data, and {n} are judged",
             "each datum has its own", "Use a smaller --limit, or refine as many.",
         )  # fmt: skip
-    _check_answers(what, own, _answers(bench, x, encoder))
+    _check_answers(what, own, answers)
     chosen = fall_back(like.replace([t[:n] for t in state]), plain, own["improved"][:n].bool())
     return chosen.replace([t.to(x.device) for t in chosen.parameters()])
+
+
+def _of_family(family: str, encoder: Posterior) -> Posterior:
+    """Return a member of a family, which says what tensors it has.
+
+    Raises:
+        UsageError: The family does not fit the latents.
+        ValueError: It is for latents of the other kind.
+    """
+    if isinstance(encoder, Diagonal) and family != _BINARY:
+        return start(family, encoder.mean, encoder.log_sigma)
+    if not isinstance(encoder, Diagonal) and family == _BINARY:
+        return encoder
+    raise ValueError(family)
 
 
 _HINT = "Name a run of vae-refine on this model and these data."

@@ -20,14 +20,14 @@ from bnnkit.io.rundir import METRICS, MODEL_SAFETENSORS, write_plan
 from bnnkit.methods.vae.belief import BeliefModel, bound, draw, importance_log_likelihood
 from bnnkit.methods.vae.refine_binary import BinaryRefinement
 from bnnkit.methods.vae.train_binary import BinaryTraining
-from bnnkit.metrics import mean_interval
 from bnnkit.run.checkpoints import Checkpoints
 from bnnkit.run.request import check_rebuildable
 from bnnkit.run.setup import describe_data, describe_model, known_input_shape, plan_of
 from bnnkit.run.vae.binary_learner import BinaryLearner
 from bnnkit.run.vae.fit_loop import fit_epochs
 from bnnkit.run.vae.fit_request import FitRequest, FitResult
-from bnnkit.spec import Quantity
+from bnnkit.run.vae.measure import nats
+from bnnkit.run.vae.setup import reading_order
 from bnnkit.spec.config import TrainConfig
 from bnnkit.spec.vae_fit import BINARY_OBJECTIVES, VaeFitConfig
 
@@ -182,9 +182,7 @@ def _pixels(data: Dataset, request: FitRequest) -> _Pixels:
 
 def _rows(split: Split, limit: int | None, by_class: bool) -> Tensor:
     """Return the first images of a part, flat; folders come by class, and are shuffled first."""
-    source = torch.Generator().manual_seed(BINARISE_SEED)
-    order = torch.randperm(len(split), generator=source) if by_class else torch.arange(len(split))
-    part = split.select(order[:limit])
+    part = split.select(reading_order(len(split), shuffled=by_class)[:limit])
     return torch.cat([x.flatten(1) for x, _ in part.batches(_READ)])
 
 
@@ -213,7 +211,7 @@ def _measured(
     parts = {"train": pixels.judged, "validation": pixels.held_out, "test": pixels.test}
     found: dict[str, Any] = {
         "bounds": {
-            name: {"elbo": _quantity(_bounds(model, module, x))}
+            name: {"elbo": nats(_bounds(model, module, x))}
             for name, x in parts.items()
             if x is not None
         }
@@ -226,13 +224,8 @@ def _measured(
             logits = model.encode(x)
         estimate = importance_log_likelihood(model, x, logits, config.nll_samples, source)
         found["likelihood"] = {
-            "nll": _quantity(-estimate.log_likelihood.cpu()),
+            "nll": nats(-estimate.log_likelihood),
             "ess": float(estimate.ess.mean()),
             "samples": config.nll_samples,
         }
     return found
-
-
-def _quantity(values: Tensor) -> Quantity:
-    low, high = mean_interval(values)
-    return Quantity(float(values.mean()), "nats", len(values), low, high)

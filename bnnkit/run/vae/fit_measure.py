@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bnnkit.bayes.importance import effective_sample_size
 from bnnkit.methods.vae.amortised import terms_of
 from bnnkit.methods.vae.fit_losses import Trainee, bound_of
 from bnnkit.run.progress import Progress
@@ -77,9 +78,8 @@ def measure_likelihood(net: Trainee, x: Tensor, samples: int, progress: Progress
     for batch in torch.split(x, max(1, min(_BATCH, _ROWS // samples))):
         noise = net.posterior.noise(len(batch), samples, source).to(batch.device)
         log_weight = terms_of(net.model, batch, net.posterior(net.encode(batch), noise)).log_weight
-        total = torch.logsumexp(log_weight, 0)
-        values.append(math.log(samples) - total)
-        sizes.append((2 * total - torch.logsumexp(2 * log_weight, 0)).exp())
+        values.append(math.log(samples) - torch.logsumexp(log_weight, 0))
+        sizes.append(effective_sample_size(log_weight))
         progress.advance(len(batch))
     progress.stop()
     nll = torch.cat(values).double().cpu()

@@ -17,7 +17,7 @@ from bnnkit.run.vae.fit_posterior import SavedPosterior, read_posterior
 from bnnkit.run.vae.setup import VaeBench, set_up_vae
 from bnnkit.spec import DataSpec
 from bnnkit.spec.vae import VaeSpec
-from bnnkit.spec.vae_fit import VaeFitConfig
+from bnnkit.spec.vae_fit import BINARY_OBJECTIVES, VaeFitConfig
 
 __all__ = ["FitData", "FitJob", "identity_of", "set_up_fit"]
 
@@ -83,6 +83,12 @@ def set_up_fit(spec: VaeSpec, data: DataSpec, config: VaeFitConfig, device: str)
     if not drawn and config.binarise is not None:
         spec = replace(spec, binarise=config.binarise)
     bench = set_up_vae(spec, data, seed=config.seed, device=device)
+    if bench.belief is not None:
+        raise UsageError(
+            f"Training by --objective {config.objective}", "a net with binary latents",
+            "no gradient flows through zeros and ones",
+            f"Use --objective {', '.join(BINARY_OBJECTIVES[:-1])} or {BINARY_OBJECTIVES[-1]}.",
+        )  # fmt: skip
     if drawn and bench.auto.likelihood != "bernoulli":
         raise UsageError(
             "Reading --binarise", "'dynamic'", f"the likelihood is {bench.auto.likelihood}",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bnnkit.bayes.posteriors import Diagonal, Posterior
+from bnnkit.bayes.posteriors import Posterior
 from bnnkit.methods.vae.importance import Importance, elbo, importance
 from bnnkit.methods.vae.latents import latent_usage, split_divergence
 from bnnkit.metrics import mean_interval
@@ -20,6 +20,7 @@ __all__ = [
     "advancing",
     "amortised",
     "bound_figures",
+    "importance_curve",
     "importance_rows",
     "latent_figures",
     "nats",
@@ -57,9 +58,9 @@ def nats(values: Tensor) -> Quantity:
 
 
 @torch.no_grad()
-def amortised(bench: VaeBench, x: Tensor, batch_size: int) -> Diagonal:
+def amortised(bench: VaeBench, x: Tensor, batch_size: int) -> Posterior:
     """Return what the encoder says of data `[n, D]`."""
-    parts = [Diagonal(*bench.model.encode(part)) for part in torch.split(x, batch_size)]
+    parts = [bench.model.amortised(part) for part in torch.split(x, batch_size)]
     return parts[0].join(parts[1:])
 
 
@@ -74,7 +75,7 @@ def bound_figures(
         "elbo": nats(found.bound),
         "log_likelihood": nats(found.log_likelihood),
         "kl": nats(found.kl),
-        "kl_closed": q.closed_kl and bench.model.standard_prior,
+        "kl_closed": bench.model.knows_kl(q),
         "kl_by_draws": nats(found.kl_draws),
         "draws": draws,
         "error_of_draws": error,
@@ -93,26 +94,51 @@ def sample_importance(
     """Return the importance-weighted bounds at each number of samples."""
     progress.start("importance sampling", len(x))
     found = importance(
-        bench.model, x, q, tuple(samples), generator=torch.Generator().manual_seed(seed),
-        batch_size=batch_size, progress=advancing(progress),
+        bench.model, x, q, _on_the_curve(samples), batch_size=batch_size,
+        generator=torch.Generator().manual_seed(seed), progress=advancing(progress),
     )  # fmt: skip
     progress.stop()
     return found
 
 
-def importance_rows(found: Importance, posterior: str) -> list[dict[str, Any]]:
+def _on_the_curve(samples: Sequence[int]) -> list[int]:
+    """Return numbers of samples with 1, 2, 5, 10 ... up to the largest among them."""
+    most = max(samples)
+    usual = [first * 10**power for power in range(len(str(most))) for first in (1, 2, 5)]
+    return sorted({*samples, *(count for count in usual if count <= most)})
+
+
+def importance_curve(estimates: Mapping[str, Importance]) -> list[dict[str, Any]]:
+    """Return the mean importance-weighted bound by samples, for the plot.
+
+    Args:
+        estimates: By what the samples were drawn from.
+    """
+    return [
+        {"posterior": kind, "samples": s, "log_p": float(v)}
+        for kind, found in estimates.items()
+        for s, v in zip(found.samples, found.mean, strict=True)
+    ]
+
+
+def importance_rows(
+    found: Importance, posterior: str, samples: Sequence[int]
+) -> list[dict[str, Any]]:
     """Return a row for each number of samples; diagnostics are of the largest.
 
     Args:
         found: The estimates.
         posterior: What the samples were drawn from.
+        samples: The numbers that were asked for.
     """
     rows: list[dict[str, Any]] = []
     k_hat = found.k_hat[~found.k_hat.isnan()]
-    for i, samples in enumerate(found.samples):
+    for i, count in enumerate(found.samples):
+        if count not in samples:
+            continue
         row: dict[str, Any] = {
             "posterior": posterior,
-            "samples": samples,
+            "samples": count,
             "nll": nats(-found.log_p[i]),
             "error_of_draws": float(found.mean_se[i]),
         }

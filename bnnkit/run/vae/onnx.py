@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,10 @@ from bnnkit.io.export import write_onnx
 from bnnkit.io.onnx_loop import Iteration, write_loop_onnx
 from bnnkit.io.rundir import DECODER_ONNX, ENCODER_ONNX, REFINE_ONNX
 from bnnkit.io.sessions import OnnxProgram
+from bnnkit.run.vae.binary_iteration import binary_refinement_loop, uniform_noise
 from bnnkit.run.vae.iteration import refinement
 from bnnkit.run.vae.setup import VaeBench
-from bnnkit.run.verify import Check
+from bnnkit.run.verify import Check, verify_answers
 from bnnkit.spec.vae_refine import RefineConfig, matrix_shape
 
 __all__ = ["LOOP_TOLERANCE", "TOLERANCE", "Served", "write_vae_onnx"]
@@ -63,15 +63,15 @@ class Served:
 
 
 class _Encode(nn.Module):
-    """Data to mean and log sigma."""
+    """Data to mean and log sigma, or to the logits of binary latents."""
 
     def __init__(self, bench: VaeBench) -> None:
         super().__init__()
         self.inner, self._encode = bench.auto.module, bench.model.encode
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_sigma = self._encode(x)
-        return mean, log_sigma
+    def forward(self, x: Tensor) -> tuple[Tensor, ...] | Tensor:
+        found = self._encode(x)
+        return found if len(found) > 1 else found[0]
 
 
 class _Decode(nn.Module):
@@ -107,9 +107,11 @@ def write_vae_onnx(
     try:
         bench.auto.module.requires_grad_(False)
         with torch.no_grad():
-            z = bench.model.encode(x)[0]
+            amortised = bench.model.amortised(x)
+        given = tuple(amortised.state())
+        z = amortised.centre()
         found = [
-            _simple(folder / ENCODER_ONNX, _Encode(bench), x, ("mean", "log_sigma"), notes),
+            _simple(folder / ENCODER_ONNX, _Encode(bench), x, given, notes),
             _simple(folder / DECODER_ONNX, _Decode(bench), z, _names(bench), notes),
             _loop(folder / REFINE_ONNX, bench, config, x, notes),
         ]
@@ -146,10 +148,11 @@ def _loop(
     path: Path, bench: VaeBench, config: RefineConfig, x: Tensor, notes: list[str]
 ) -> Served | None:
     """Write the refinement, and compare it with the same iteration in torch."""
-    if config.optimiser != "natural" or not config.steps:
+    able = "natural" if bench.belief is None else "ais"
+    if config.method != able or not config.steps:
         notes.append(
-            f"{path.name} was not written: only natural steps are exported, and there are "
-            f"{config.steps} by {config.optimiser}."
+            f"{path.name} was not written: only steps by {able} are exported, and there are "
+            f"{config.steps} by {config.method}."
         )
         return None
     if config.family != "diag" and bench.model.latent > _MOST_CORRELATED:
@@ -158,10 +161,10 @@ def _loop(
             f"{bench.model.latent} latents are more than {_MOST_CORRELATED}."
         )
         return None
-    iteration, rates = refinement(bench, config)
-    source = torch.Generator().manual_seed(config.seed)
-    shape = (config.steps + 1, max(config.draws, 2))
-    noise = torch.randn(*shape, len(x), bench.model.latent, generator=source)
+    iteration, rates, noise = _drawn_loop(bench, config, x)
+    shape, kind = tuple(noise.shape[:2]), "standard normal"
+    if bench.belief is not None:
+        kind = "uniform in [0, 1)"
     try:
         sides = matrix_shape(config.family) or ()
         few = _example_rows(len(x), (x.shape[1], bench.model.latent, *shape, *sides))
@@ -174,9 +177,23 @@ def _loop(
         return None
     lines = (
         f"x: float32 [batch, {x.shape[1]}]",
-        f"noise: float32 [{shape[0]}, {shape[1]}, batch, {bench.model.latent}], standard normal",
+        f"noise: float32 [{shape[0]}, {shape[1]}, batch, {bench.model.latent}], {kind}",
     )
     return Served(path.name, written.bytes, lines, iteration.outputs, check)
+
+
+def _drawn_loop(
+    bench: VaeBench, config: RefineConfig, x: Tensor
+) -> tuple[Iteration, Tensor, Tensor]:
+    """Return the refinement, its rates, and noise `[K + 1, s, n, d]` for the data of the proof."""
+    source = torch.Generator().manual_seed(config.seed)
+    samples = max(config.draws, 2)
+    if bench.belief is not None:
+        iteration, rates = binary_refinement_loop(bench, config)
+        return iteration, rates, uniform_noise(iteration, x, rates, samples, source)
+    iteration, rates = refinement(bench, config)
+    shape = (config.steps + 1, samples, len(x), bench.model.latent)
+    return iteration, rates, torch.randn(*shape, generator=source)
 
 
 def _left_out(path: Path, error: BnnkitError, notes: list[str]) -> None:
@@ -211,7 +228,7 @@ def _compared(
     expected: Sequence[Tensor],
     tolerance: float,
 ) -> Check:
-    """Run a file on all data, on the first and on the first three; the worst output counts.
+    """Compare a file with torch.
 
     Args:
         path: The file.
@@ -220,12 +237,10 @@ def _compared(
         expected: What torch gives, each `[n, ...]`.
         tolerance: Largest difference, relative to the largest number of an output.
     """
-    program, n, worst = OnnxProgram(path), len(expected[0]), 0.0
-    for count in {n, 1, min(3, n)}:
+    program = OnnxProgram(path)
+
+    def answers(count: int) -> list[Tensor]:
         given = {name: value.narrow(axis, 0, count) for name, (value, axis) in inputs.items()}
-        for found, whole in zip(program(given, outputs), expected, strict=True):
-            difference = (found.double() - whole[:count].double()).abs().max()
-            figure = float(difference / whole.double().abs().max().clamp_min(1e-30))
-            worst = max(worst, figure if math.isfinite(figure) else math.inf)
-    name = f"{path.stem}: torch = onnx"
-    return Check(name, worst, tolerance, "relative", n, worst <= tolerance)
+        return program(given, outputs)
+
+    return verify_answers(f"{path.stem}: torch = onnx", answers, expected, tolerance=tolerance)

@@ -11,6 +11,7 @@ from torch import Tensor
 from bnnkit.bayes.likelihoods import likelihood_mean
 from bnnkit.bayes.posteriors import Posterior
 from bnnkit.io.pictures import grid_png
+from bnnkit.methods.vae.bernoulli import Bernoulli
 from bnnkit.run.vae.setup import VaeBench
 
 __all__ = [
@@ -28,7 +29,7 @@ COLUMNS = 10
 """Images in a row."""
 _SAMPLES = 60
 _REACH = 2.5
-"""Traversals go so many deviations of the prior to each side."""
+"""Traversals go so many deviations of the prior to each side; of a binary latent, from 0 to 1."""
 
 
 def as_bytes(bench: VaeBench, x: Tensor) -> Tensor:
@@ -51,8 +52,12 @@ def decoded(bench: VaeBench, z: Tensor) -> Tensor:
 
 
 def samples(bench: VaeBench, generator: torch.Generator) -> Tensor:
-    """Return mean images of latents from N(0, I)."""
-    return decoded(bench, torch.randn(_SAMPLES, bench.auto.latent, generator=generator))
+    """Return mean images of latents from N(0, I), or from the prior of a belief net."""
+    z = torch.randn(_SAMPLES, bench.auto.latent, generator=generator)
+    if bench.belief is not None:
+        prior = bench.belief.prior_logits().cpu()
+        z = Bernoulli(prior.expand_as(z), prior).sample(z[None])[0][0]
+    return decoded(bench, z)
 
 
 def reconstructions(bench: VaeBench, x: Tensor, posteriors: Sequence[Posterior]) -> Tensor:
@@ -76,12 +81,15 @@ def _filled(row: Tensor) -> Tensor:
 def traversals(bench: VaeBench, centre: Tensor, latents: Sequence[int]) -> Tensor:
     """Return a row for each latent, which goes through the prior while the others stay.
 
+    A decoder of binary latents is given means on the way from 0 to 1.
+
     Args:
         bench: The autoencoder and its data.
         centre: Where the others stay `[d]`.
         latents: Which of them.
     """
-    values = torch.linspace(-_REACH, _REACH, COLUMNS)
+    ends = (-_REACH, _REACH) if bench.belief is None else (0.0, 1.0)
+    values = torch.linspace(*ends, COLUMNS)
     z = centre.cpu().repeat(len(latents), COLUMNS, 1)
     for row, latent in enumerate(latents):
         z[row, :, latent] = values

@@ -9,18 +9,32 @@ import torch
 from torch import Tensor
 
 from bnnkit.errors import DataError, UsageError
+from bnnkit.io.autoencoder_binary import (
+    BeliefNet,
+    check_belief_net,
+    is_belief_net,
+    settle_belief_net,
+)
 from bnnkit.io.autoencoder_checks import CHECKED, check_autoencoder
-from bnnkit.io.autoencoder_forms import open_parts
+from bnnkit.io.autoencoder_forms import AutoencoderForm, open_parts
 from bnnkit.io.autoencoder_units import BINARISE_SEED
 from bnnkit.io.autoencoders import Autoencoder, settle_autoencoder
 from bnnkit.io.data import Dataset, Split, load_data
-from bnnkit.methods.vae.latent_model import LatentModel, log_standard_normal
+from bnnkit.methods.vae.belief import BeliefModel
+from bnnkit.methods.vae.latent_model import LatentModel, log_standard_normal, of_belief
 from bnnkit.run.setup import as_model_spec, describe_data, describe_model
 from bnnkit.run.vae.readings import settle_spread
 from bnnkit.spec import DataSpec, ModelSpec
 from bnnkit.spec.vae import VaeSpec
 
-__all__ = ["VaeBench", "as_vae_spec", "check_range", "run_stem", "set_up_vae"]
+__all__ = [
+    "VaeBench",
+    "as_vae_spec",
+    "check_range",
+    "reading_order",
+    "run_stem",
+    "set_up_vae",
+]
 
 _BATCH = 1024
 
@@ -37,11 +51,19 @@ class VaeBench:
         shuffled: Whether parts are read in a fixed random order, since folders come by class.
     """
 
-    auto: Autoencoder
+    auto: Autoencoder | BeliefNet
     model: LatentModel
     data: Dataset
     limit: int | None = None
     shuffled: bool = False
+
+    @property
+    def belief(self) -> BeliefModel | None:
+        """The model as the methods for binary latents see it; None where latents are continuous.
+
+        A frozen view: no gradient flows to its weights.
+        """
+        return _belief_model(self.auto) if isinstance(self.auto, BeliefNet) else None
 
     def train(self, limit: int | None = None) -> Tensor:
         """Return training data, prepared; see `test`."""
@@ -60,23 +82,19 @@ class VaeBench:
         return self._prepared(self.data.test, limit)
 
     def _prepared(self, split: Split, limit: int | None) -> Tensor:
-        rows = self._order(len(split))[: limit or self.limit]
+        rows = reading_order(len(split), shuffled=self.shuffled)[: limit or self.limit]
         parts, start = [], 0
         for images, _ in split.select(rows).batches(_BATCH):
             parts.append(self.auto.prepare(images, start=start))
             start += len(images)
         return torch.cat(parts).to(self.auto.device)
 
-    def _order(self, n: int) -> Tensor:
-        """Return the order in which a part of `n` data is read."""
-        if not self.shuffled:
-            return torch.arange(n)
-        return torch.randperm(n, generator=torch.Generator().manual_seed(BINARISE_SEED))
-
     def describe(self) -> dict[str, dict[str, object]]:
         """Return the report sections `model` and `data`."""
         auto = self.auto
         spec = {key: value for key, value in auto.spec.to_dict().items() if key != "model"}
+        if self.belief is not None:
+            spec["prior"] = "bernoulli"
         drawn = auto.likelihood == "bernoulli" and auto.units.binarise == "bernoulli"
         order = ["parts are read in a fixed random order"] if self.shuffled else []
         data = describe_data(self.data)
@@ -85,6 +103,7 @@ class VaeBench:
                 **describe_model(auto.spec.model, auto.notes),
                 "latent": auto.latent,
                 "shape": list(auto.shape),
+                "latents": "continuous" if self.belief is None else "binary",
                 "is_bound": auto.is_bound,
                 **spec,
             },
@@ -96,6 +115,13 @@ class VaeBench:
                 "notes": [*self.data.notes, *order],
             },
         }
+
+
+def reading_order(n: int, *, shuffled: bool) -> Tensor:
+    """Return the order in which a part of `n` data is read: folders come by class."""
+    if not shuffled:
+        return torch.arange(n)
+    return torch.randperm(n, generator=torch.Generator().manual_seed(BINARISE_SEED))
 
 
 def as_vae_spec(model: VaeSpec | ModelSpec | str | Path) -> VaeSpec:
@@ -119,6 +145,8 @@ def run_stem(spec: VaeSpec) -> str:
 def set_up_vae(spec: VaeSpec, data: DataSpec, *, seed: int = 0, device: str = "cpu") -> VaeBench:
     """Load an autoencoder and images that fit each other, and check it on sixteen of them.
 
+    Its latents may be binary: a module with `prior_logits` is a belief net.
+
     Args:
         spec: The autoencoder.
         data: The images; they are resized to the shape that the model states, or give it.
@@ -137,17 +165,27 @@ def set_up_vae(spec: VaeSpec, data: DataSpec, *, seed: int = 0, device: str = "c
     )  # fmt: skip
     dataset = load_data(wanted)
     check_range(dataset)
-    auto = settle_autoencoder(form, spec, tuple(dataset.input_shape), seed=seed)
     by_class = Path(data.name).expanduser().is_dir()
-    bench = VaeBench(auto, _latent_model(auto), dataset, data.limit, by_class)
-    rows = bench._order(len(dataset.test))[:CHECKED]
+    rows = reading_order(len(dataset.test), shuffled=by_class)[:CHECKED]
     images = torch.cat([x for x, _ in dataset.test.select(rows).batches(CHECKED)])
-    auto = check_autoencoder(settle_spread(auto, auto.prepare(images)), images)
-    return replace(bench, auto=auto, model=_latent_model(auto))
+    auto = _checked(form, spec, tuple(dataset.input_shape), images, seed)
+    return VaeBench(auto, _latent_model(auto), dataset, data.limit, by_class)
 
 
-def _latent_model(auto: Autoencoder) -> LatentModel:
+def _checked(
+    form: AutoencoderForm, spec: VaeSpec, shape: tuple[int, ...], images: Tensor, seed: int
+) -> Autoencoder | BeliefNet:
+    """Find out what a module's numbers mean, and try it on real images."""
+    if is_belief_net(form):
+        return check_belief_net(settle_belief_net(form, spec, shape), images)
+    auto = settle_autoencoder(form, spec, shape, seed=seed)
+    return check_autoencoder(settle_spread(auto, auto.prepare(images)), images)
+
+
+def _latent_model(auto: Autoencoder | BeliefNet) -> LatentModel:
     """Return an autoencoder as the algorithms see it."""
+    if isinstance(auto, BeliefNet):
+        return of_belief(_belief_model(auto), auto.latent)
     return LatentModel(
         encode=auto.encode,
         decode=auto.decode,
@@ -156,6 +194,10 @@ def _latent_model(auto: Autoencoder) -> LatentModel:
         log_prior=log_standard_normal if auto.standard_prior else auto.log_prior,
         standard_prior=auto.standard_prior,
     )
+
+
+def _belief_model(net: BeliefNet) -> BeliefModel:
+    return BeliefModel(net.encode, net.decode, lambda: net.prior_logits().detach())
 
 
 def _refuse_unused(data: DataSpec) -> None:

@@ -6,6 +6,7 @@ from torch import nn
 
 from bnnkit.io.export import write_onnx
 from bnnkit.run.latency.original import of_module, time_against_original
+from bnnkit.run.progress import SilentProgress
 
 
 @pytest.mark.parametrize("exported", [True, False])
@@ -16,7 +17,9 @@ def test_every_runtime_times_the_original_first(exported, tmp_path):
     if exported:
         write_onnx(slim, torch.zeros(2, 5), path)
     models = {"slim": of_module(slim), "slim again": of_module(slim)}
-    rows = time_against_original(original, models, ("slim", path), (5,), [1, 4], [1])
+    rows = time_against_original(
+        original, models, ("slim", path), (5,), [1, 4], [1], SilentProgress(), against="slim"
+    )
     found = [
         (r["runtime"], r["device"], r["batch"], [m["name"] for m in r["models"]]) for r in rows
     ]

@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 import bnnkit
 from bnnkit.errors import UsageError
 from bnnkit.graph.count import count_macs
+from bnnkit.methods.forget import disturb
 from bnnkit.run.checkpoints import Checkpoints
 from bnnkit.run.evaluate import compare
 from bnnkit.run.loop import Trainer
@@ -21,7 +22,7 @@ from bnnkit.run.progress import SilentProgress
 from bnnkit.run.pruning.budget import _Search, round_epochs
 from bnnkit.run.pruning.held_out import hold_out
 from bnnkit.run.pruning.job import Job
-from bnnkit.run.pruning.reference import Reference, added, disturb
+from bnnkit.run.pruning.reference import Reference, added
 from bnnkit.run.setup import as_data_spec, as_model_spec, set_up
 from bnnkit.spec import DataSpec, ModelSpec, Quantity
 from bnnkit.spec.config import TrainConfig

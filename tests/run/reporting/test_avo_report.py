@@ -1,12 +1,8 @@
 """The report of `avo-toy` as Markdown, terminal text and page, from whatever a file holds."""
 
-import io
-
 import pytest
 import torch
-from rich.console import Console
 
-from bnnkit.cli.tables import render
 from bnnkit.run.reporting.avo_plots import coarser, densities_png
 from bnnkit.run.reporting.html import render_html
 from bnnkit.run.reporting.summary import to_markdown
@@ -28,12 +24,6 @@ def sections():
     }
 
 
-def terminal(body):
-    sink = io.StringIO()
-    render(body, Console(file=sink, width=200, force_terminal=False))
-    return sink.getvalue()
-
-
 def test_a_ci_summary_holds_every_table():
     text = to_markdown(Report("avo-toy", {}, sections()))
     row = "| avo | 3 of 4 | 0.050 | -0.250 \\[-0.260, -0.240\\] | 0.250 | 0.000 | 0.50 | 12.3 |"
@@ -45,10 +35,10 @@ def test_a_ci_summary_holds_every_table():
 @pytest.mark.parametrize("junk", [None, 3, "text", [], {}, [None], [{}], {"shares": 3},
                                   [{"shares": [1], "method": {}}], {"weights": "a"},
                                   {"weights": [None, "x"]}])  # fmt: skip
-def test_malformed_sections_are_survived(junk):
+def test_malformed_sections_are_survived(junk, written):
     body = Report("avo-toy", {}, dict.fromkeys(sections(), junk))
     to_markdown(body)
-    terminal(body)
+    written(body, width=200)
     render_html(body)
 
 

@@ -6,11 +6,9 @@ import base64
 import io
 import math
 import random
-import re
 import struct
 import zlib
 from functools import cache
-from html.parser import HTMLParser
 
 import pytest
 from rich.console import Console
@@ -157,56 +155,10 @@ def report_of(**changed):
     return Report("mh-filter", provenance, {**sections(), **changed})
 
 
-class Strict(HTMLParser):
-    """Collects text, tags, ids and pictures, and checks that tags nest."""
-
-    VOID = frozenset({"meta", "br", "path", "use", "line", "rect", "image", "img"})
-
-    def __init__(self, page):
-        super().__init__()
-        self.open, self.tags, self.ids, self.headings, self.text = [], [], [], [], []
-        self.images = []
-        self.feed(page)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.ids += [v for k, v in attrs if k == "id"]
-        self.images += [dict(attrs)["src"]] if tag == "img" else []
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in self.VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-        if self.open and self.open[-1] == "h2":
-            self.headings.append(data)
-
-
-def written(report, *, terminal=False, width=80):
-    stream = io.StringIO()
-    render(report, Console(file=stream, force_terminal=terminal, width=width, color_system=None))
-    return re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())
-
-
-def cells(table, start):
-    (row,) = (row for row in table.rows if row[0].startswith(start))
-    return dict(zip(table.columns, row, strict=True))
-
-
 # --- tables ---------------------------------------------------------------------------------
 
 
-def test_samplers_side_by_side_label_what_flatters_and_end_with_the_floor():
+def test_samplers_side_by_side_label_what_flatters_and_end_with_the_floor(cells):
     table = sampler_digest.samplers_table(report_of().to_dict())
     assert cells(table, "independent MH") == {
         "sampler": "independent MH (delivered)",
@@ -237,7 +189,7 @@ def test_a_sampler_of_fewer_samples_says_so():
     assert "n = 10,000 where not said." in table.note
 
 
-def test_variety_and_cost_of_the_samplers():
+def test_variety_and_cost_of_the_samplers(cells):
     table = sampler_digest.costs_table(report_of().to_dict())
     assert cells(table, "rejection") == {
         "sampler": "rejection (DRS)", ">TV of classes": "0.019", ">accepted, %": "6.1",
@@ -314,7 +266,7 @@ def test_features_with_long_names_are_called_by_their_model():
     assert [head for _, head in sampler_digest.extractors_of(body)] == heads
 
 
-def test_the_terminal_ends_with_the_samplers_and_the_verdict():
+def test_the_terminal_ends_with_the_samplers_and_the_verdict(written):
     text = written(report_of())
     parts = ("Note: outputs of [-1, 1]", "Discriminator and chain", "vacuous",
              "Training of the discriminator", "By length of the chain", "variety and cost",
@@ -323,7 +275,7 @@ def test_the_terminal_ends_with_the_samplers_and_the_verdict():
     assert places == sorted(places)
 
 
-def test_an_80_column_terminal_breaks_no_number():
+def test_an_80_column_terminal_breaks_no_number(written):
     text = written(report_of(), terminal=True)
     assert all(len(line.rstrip()) <= 80 for line in text.splitlines())
     assert "Samplers in features of lenet5 (own)" in text
@@ -352,8 +304,8 @@ HEADINGS_OF = {
 }
 
 
-def test_the_page_shows_every_section():
-    page = Strict(render_html(report_of()))
+def test_the_page_shows_every_section(parse):
+    page = parse(render_html(report_of()))
     text = " ".join(" ".join(page.text).split())
     assert tuple(page.headings) == HEADINGS
     for part in (VERDICT[0], "FID, pca50", "6.42 → 0.46", "lenet5 (own): 126.81 → 3.10",
@@ -374,10 +326,10 @@ def undrawn(monkeypatch):
 
 @pytest.mark.parametrize("missing", sorted({*sections()} - {"model", "data"}))
 @pytest.mark.usefixtures("undrawn")
-def test_a_section_that_lacks_is_left_out(missing):
+def test_a_section_that_lacks_is_left_out(missing, parse, written):
     report = report_of()
     del report.sections[missing]
-    page = Strict(render_html(report))
+    page = parse(render_html(report))
     assert set(HEADINGS) - set(page.headings) == HEADINGS_OF.get(missing, set())
     written(report)
     written(report, terminal=True)
@@ -385,7 +337,7 @@ def test_a_section_that_lacks_is_left_out(missing):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_only_real_pngs_are_embedded():
+def test_only_real_pngs_are_embedded(parse):
     good = png(2, 3)
     raw = base64.b64decode(good)
     wide = raw[:16] + struct.pack(">I", 1 << 30) + raw[20:29]
@@ -396,7 +348,7 @@ def test_only_real_pngs_are_embedded():
            base64.b64encode(raw[:20] + b"\1" + raw[21:]).decode(),
            base64.b64encode(wide).decode()]  # fmt: skip
     grids = [{"name": "raw", "png": value} for value in bad]
-    assert Strict(render_html(report_of(grids=grids))).images == []
+    assert parse(render_html(report_of(grids=grids))).images == []
     one = generative_html.pictures(report_of(grids=[{"png": good}]).to_dict())["grids"]
     assert one == [{"name": "-", "png": good, "width": 2, "height": 3}]
 
@@ -407,7 +359,7 @@ def test_a_curve_leaves_out_what_cannot_be_drawn():
     assert curve.points(positive=False)[0] == (0, 9, 1)
 
 
-def test_many_classes_and_many_features_stay_a_page():
+def test_many_classes_and_many_features_stay_a_page(parse, written):
     rows = [{**sampler(row), "classes": [0.1] * 1000} for row in SAMPLERS]
     for row in rows:
         row["metrics"] = {f"features {i}": {"fid": 10.0 + i} for i in range(14)}
@@ -417,25 +369,16 @@ def test_many_classes_and_many_features_stay_a_page():
     assert "var(--series10)" not in page
     assert "features 13" in page
     assert len(page) < 1_500_000
-    assert "0.1–0.1 %" in " ".join(Strict(page).text)
+    assert "0.1–0.1 %" in " ".join(parse(page).text)
     written(report, terminal=True)
 
 
-def nulled(node, value):
-    """Return a section with every number replaced."""
-    if isinstance(node, dict):
-        return {key: nulled(v, value) for key, v in node.items()}
-    if isinstance(node, list):
-        return [nulled(v, value) for v in node]
-    return value if isinstance(node, float | int | Quantity) else node
-
-
 @pytest.mark.parametrize("value", [math.nan, 0, -1, 1e308, 1e-308, 10**400, "text"])
-def test_odd_figures_are_survived(value):
+def test_odd_figures_are_survived(value, parse, written, nulled):
     report = report_of()
     del report.sections["reliability"]  # drawn, and tested, with the methods of uncertainty
     report.sections = {key: nulled(part, value) for key, part in report.sections.items()}
-    Strict(render_html(report))
+    parse(render_html(report))
     written(report)
     written(report, terminal=True)
     to_markdown(report)
@@ -448,15 +391,15 @@ def test_odd_figures_are_survived(value):
                                   [{"length": "a", "metrics": {"a": {"fid": 1}}}],
                                   [{"step": 0, "fid": {"a": 3}, "is": 2}],
                                   [{"name": {}, "own": True, "png": "iVBOR"}]])  # fmt: skip
-def test_malformed_sections_are_survived(junk):
+def test_malformed_sections_are_survived(junk, parse, written):
     report = Report("mh-filter", {}, dict.fromkeys(sections(), junk))
-    Strict(render_html(report))
+    parse(render_html(report))
     written(report)
     written(report, terminal=True)
     to_markdown(report)
 
 
-def test_hostile_names_stay_text():
+def test_hostile_names_stay_text(parse):
     evil = "</text><script>alert(1)</script>\"'&\x1b[2J $\\frac, own"
     rows = [{**sampler(row), "label": evil, "note": evil} for row in SAMPLERS]
     for row in rows:
@@ -469,7 +412,7 @@ def test_hostile_names_stay_text():
         discriminator={"kind": evil, "loss": evil, "candidates": [{"name": evil, "score": 1}]},
     )  # fmt: skip
     page = render_html(report)
-    assert "script" not in Strict(page).tags
+    assert "script" not in parse(page).tags
     assert "<script" not in page
     assert "\x1b" not in page
     stream = io.StringIO()
@@ -477,7 +420,7 @@ def test_hostile_names_stay_text():
     assert "\x1b" not in stream.getvalue()
 
 
-def test_a_page_of_another_command_says_nothing_of_samplers():
-    page = Strict(render_html(Report("train", {}, sections())))
+def test_a_page_of_another_command_says_nothing_of_samplers(parse, written):
+    page = parse(render_html(Report("train", {}, sections())))
     assert not {*HEADINGS[:8]} & set(page.headings)
     assert "Samplers" not in written(Report("train", {}, sections()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 import re
-from html.parser import HTMLParser
 
 import pytest
 
@@ -248,44 +247,7 @@ def densenet():
     return prune_report(channel_classes(names, sizes, 2), "torchvision:densenet121", locked)
 
 
-class Strict(HTMLParser):
-    """Collects text, tags and every address, and checks that tags nest."""
-
-    VOID = frozenset({"meta", "br", "path", "use", "line", "rect", "image"})
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.tags, self.addresses, self.ids, self.text = [], [], [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.ids += [v for k, v in attrs if k == "id"]
-        self.addresses += [v for k, v in attrs if k in ("src", "href", "xlink:href", "action")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in self.VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-
-def parse(page):
-    parser = Strict()
-    parser.feed(page)
-    parser.close()
-    assert parser.open == []
-    return parser
-
-
-def test_a_full_report_shows_every_section(resnet):
+def test_a_full_report_shows_every_section(resnet, parse):
     page = render_html(resnet)
     text = " ".join(parse(page).text).replace("\u00a0", " ")
     for heading in (
@@ -308,7 +270,7 @@ def test_a_full_report_shows_every_section(resnet):
     assert LONG_REASON in text
 
 
-def test_nothing_comes_from_a_network_and_ids_are_unique(resnet, densenet):
+def test_nothing_comes_from_a_network_and_ids_are_unique(resnet, densenet, parse):
     for report in (resnet, densenet):
         page = render_html(report)
         parsed = parse(page)
@@ -321,7 +283,7 @@ def test_nothing_comes_from_a_network_and_ids_are_unique(resnet, densenet):
             assert target in parsed.ids
 
 
-def test_many_classes_become_strips_and_few_become_histograms(resnet, densenet):
+def test_many_classes_become_strips_and_few_become_histograms(resnet, densenet, parse):
     few, many = parse(render_html(resnet)), parse(render_html(densenet))
     assert few.tags.count("svg") == 12 + 5
     assert many.tags.count("svg") == 1 + 5
@@ -332,7 +294,7 @@ def test_the_same_report_gives_the_same_page(resnet):
     assert render_html(resnet) == render_html(resnet)
 
 
-def test_untrusted_names_are_escaped_everywhere():
+def test_untrusted_names_are_escaped_everywhere(parse):
     evil = "</svg><script>alert(1)</script>{{ 7*7 }}$x^2$<img src=x onerror=a>\x1b[31m\x00"
     snr = [0.5, 2.0, None]
     node = {"name": evil, "size": 3, "kept": 2, "snr": snr}
@@ -367,13 +329,13 @@ def test_untrusted_names_are_escaped_everywhere():
 
 
 @pytest.mark.parametrize("command", ["prune", "eval", "bench", "train", "export", "inspect"])
-def test_missing_sections_are_left_out(command):
+def test_missing_sections_are_left_out(command, parse):
     text = " ".join(parse(render_html(Report(command))).text)
     assert "Latency" not in text
     assert "Reproduce" not in text
 
 
-def test_an_eval_report_has_cards_without_an_original():
+def test_an_eval_report_has_cards_without_an_original(parse):
     report = Report("eval", {}, {"slim": {"error": Quantity(8.1, "%", 10000, 7.6, 8.7)}})
     text = " ".join(parse(render_html(report)).text)
     assert "8.10 %" in text
@@ -381,13 +343,13 @@ def test_an_eval_report_has_cards_without_an_original():
 
 
 @pytest.mark.parametrize("junk", [None, 3, "text", [], {}, [None], [[]], [{}], {"error": None}])
-def test_malformed_sections_do_not_break_the_page(junk):
+def test_malformed_sections_do_not_break_the_page(junk, parse):
     names = ("slim", "original", "paired", "ratios", "latency", "classes", "locked", "layers")
     sections = dict.fromkeys((*names, "checks", "curve", "model", "data", "method"), junk)
     parse(render_html(Report("prune", {}, sections)))
 
 
-def test_bars_and_curves_survive_numbers_that_are_not():
+def test_bars_and_curves_survive_numbers_that_are_not(parse):
     curve = [{"epoch": 1, "loss": float("nan"), "kept": 5}, {"epoch": 2, "loss": 3.0, "kept": 0}]
     classes = [{"name": "a", "size": 0, "kept": 0, "snr": [float("inf"), 0.0]}]
     parse(render_html(Report("prune", {}, {"curve": curve, "classes": classes})))
@@ -411,7 +373,7 @@ def test_the_command_line_can_be_pasted_into_a_shell():
     assert command_line(["bnnkit", "prune", "a b; rm x"]) == "bnnkit prune 'a b; rm x'"
 
 
-def test_a_latency_that_is_not_a_number_is_shown_and_never_a_best():
+def test_a_latency_that_is_not_a_number_is_shown_and_never_a_best(parse):
     models = [
         {"name": "first", "latency": figure(2.0, "ms", 0.1)},
         {"name": "broken", "latency": {"value": math.nan, "unit": "ms"}},

@@ -1,11 +1,7 @@
 """The report of `mh-proposal` as Markdown, terminal text and page, from whatever a file holds."""
 
-import io
-
 import pytest
-from rich.console import Console
 
-from bnnkit.cli.tables import render
 from bnnkit.run.reporting.html import render_html
 from bnnkit.run.reporting.summary import to_markdown
 from bnnkit.spec.report import Quantity, Report
@@ -40,12 +36,6 @@ def report(**changes):
     return Report("mh-proposal", {}, {**sections(), **changes})
 
 
-def terminal(body):
-    sink = io.StringIO()
-    render(body, Console(file=sink, width=200, force_terminal=False))
-    return sink.getvalue()
-
-
 def test_a_ci_summary_holds_every_table():
     text = to_markdown(report())
     assert text.startswith("## bnnkit mh-proposal: mixture6\n\nNothing speaks against")
@@ -60,12 +50,12 @@ def test_a_ci_summary_holds_every_table():
 
 
 @pytest.mark.parametrize("missing", ["training", "sampling", "modes", "bias", "verdict", "model"])
-def test_a_missing_section_leaves_its_table_out(missing):
+def test_a_missing_section_leaves_its_table_out(missing, written):
     body = report(**{missing: None})
     titles = {"training": "Training", "sampling": "Chains under", "modes": "### Modes",
               "bias": "### Bias"}  # fmt: skip
     assert titles.get(missing, "nothing") not in to_markdown(body)
-    terminal(body)
+    written(body, width=200)
     render_html(body)
 
 
@@ -73,10 +63,10 @@ def test_a_missing_section_leaves_its_table_out(missing):
                                   {"shares": [1], "weights": []}, {"shares": 3, "weights": "a"},
                                   {"shares": [None, "x"], "weights": [{}, []]},
                                   {"acceptance": [], "rhat": "a", "seconds": {}}])  # fmt: skip
-def test_malformed_sections_are_survived(junk):
+def test_malformed_sections_are_survived(junk, written):
     body = Report("mh-proposal", {}, dict.fromkeys(sections(), junk))
     to_markdown(body)
-    terminal(body)
+    written(body, width=200)
     render_html(body)
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import math
 import random
 import re
-from html.parser import HTMLParser
 
 import pytest
-from rich.console import Console
 
-from bnnkit.cli.tables import render
 from bnnkit.run.reporting import uncertainty_digest as digest
 from bnnkit.run.reporting.html import render_html
 from bnnkit.run.reporting.summary import to_markdown
@@ -162,57 +158,13 @@ def sbn_report(layers=None, **changed):
     return Report("sbn-fit", provenance, {**sections, **changed})
 
 
-class Strict(HTMLParser):
-    """Collects text, tags and ids, and checks that tags nest."""
-
-    VOID = frozenset({"meta", "br", "path", "use", "line", "rect", "image"})
-
-    def __init__(self, page):
-        super().__init__()
-        self.open, self.tags, self.ids, self.headings, self.text = [], [], [], [], []
-        self.feed(page)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.ids += [v for k, v in attrs if k == "id"]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in self.VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-        if self.open and self.open[-1] == "h2":
-            self.headings.append(data)
-
-
-def written(report, *, terminal=False, width=80):
-    stream = io.StringIO()
-    render(report, Console(file=stream, force_terminal=terminal, width=width, color_system=None))
-    return stream.getvalue()
-
-
 def row_of(text, start):
     found = [" ".join(x.split()) for x in text.splitlines() if x.strip().startswith(start)]
     assert len(found) == 1, found
     return found[0]
 
 
-def cells(table, start):
-    (row,) = (row for row in table.rows if row[0].startswith(start))
-    return dict(zip(table.columns, row, strict=True))
-
-
-def test_side_by_side_marks_the_delivered_and_gives_changes_with_intervals():
+def test_side_by_side_marks_the_delivered_and_gives_changes_with_intervals(cells):
     table = digest.methods_table(sbn_report().to_dict())
     assert table.columns == (
         "method", ">K", ">T", ">error, %", ">NLL, nats", ">change of NLL", ">ECE, %", ">Brier"
@@ -236,7 +188,7 @@ def test_one_n_goes_below_the_table():
     assert "n = 10,000. " in table.note
 
 
-def test_a_table_for_each_set_outside_the_domain():
+def test_a_table_for_each_set_outside_the_domain(cells):
     mnist, svhn = digest.ood_tables(sbn_report().to_dict())
     assert mnist.title == "Out of domain: mnist"
     assert cells(mnist, "low-rank") == {
@@ -260,7 +212,7 @@ def test_the_fit_in_words():
     assert digest.fit_table({"fit": {"sampler": None, "ks": None}}) is None
 
 
-def test_the_terminal_ends_the_comparison_with_the_verdict():
+def test_the_terminal_ends_the_comparison_with_the_verdict(written):
     text = written(sbn_report())
     assert row_of(text, "ECE, equal mass").startswith("ECE, equal mass 6.12 % [5.72, 6.52] 1.26 %")
     parts = ("Fit of the batch statistics", "Out of domain: mnist", "Original against stochastic",
@@ -270,7 +222,7 @@ def test_the_terminal_ends_the_comparison_with_the_verdict():
     assert "slim" not in text
 
 
-def test_an_80_column_terminal_breaks_no_number():
+def test_an_80_column_terminal_breaks_no_number(written):
     text = written(sbn_report(), terminal=True, width=80)
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
     assert all(len(line.rstrip()) <= 80 for line in plain.splitlines())
@@ -319,8 +271,8 @@ HEADINGS_OF = {
 }
 
 
-def test_the_page_shows_every_section():
-    page = Strict(render_html(sbn_report()))
+def test_the_page_shows_every_section(parse):
+    page = parse(render_html(sbn_report()))
     text = " ".join(page.text).replace("\u00a0", " ")
     assert tuple(page.headings) == HEADINGS
     assert text.count(VERDICT[0]) == 2  # at the top, and after the comparison
@@ -333,10 +285,10 @@ def test_the_page_shows_every_section():
 
 @pytest.mark.parametrize("missing", ["methods", "verdict", "reliability", "risk_coverage",
                                      "entropy_cdf", "fit", "latency", "original"])  # fmt: skip
-def test_a_section_that_lacks_is_left_out(missing):
+def test_a_section_that_lacks_is_left_out(missing, parse, written):
     report = sbn_report()
     del report.sections[missing]
-    page = Strict(render_html(report))
+    page = parse(render_html(report))
     gone = set(HEADINGS) - set(page.headings)
     assert gone == HEADINGS_OF.get(missing, set())
     assert set(page.headings) - set(HEADINGS) <= {"Measured"}
@@ -344,19 +296,10 @@ def test_a_section_that_lacks_is_left_out(missing):
     to_markdown(report)
 
 
-def nulled(node):
-    """Return a section with every number replaced by NaN."""
-    if isinstance(node, dict):
-        return {key: nulled(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [nulled(value) for value in node]
-    return math.nan if isinstance(node, float | int | Quantity) else node
-
-
-def test_figures_that_are_not_numbers_are_survived():
+def test_figures_that_are_not_numbers_are_survived(parse, written, nulled):
     report = sbn_report()
-    report.sections = {key: nulled(value) for key, value in report.sections.items()}
-    page = Strict(render_html(report))
+    report.sections = {key: nulled(value, math.nan) for key, value in report.sections.items()}
+    page = parse(render_html(report))
     assert "Side by side" in page.headings
     broken = {**method(METHODS[0]), "nll": Quantity(math.nan, "nats")}
     assert "not a number" in written(sbn_report(methods=[broken]))
@@ -373,14 +316,14 @@ NAMES = ("methods", "verdict", "reliability", "risk_coverage", "entropy_cdf", "f
                                   [{"bins": [{}], "entropy": 3, "cdf": [1], "ood": {"a": 1}}],
                                   [{"ood": {"a": {"entropy": 0}}, "coverage": "x", "risk": [1]}],
                                   {"histogram": {"edges": [0, 1], "means": [1, 2]}}])  # fmt: skip
-def test_malformed_sections_are_survived(junk):
+def test_malformed_sections_are_survived(junk, parse, written):
     report = Report("sbn-fit", {}, dict.fromkeys(NAMES, junk))
-    Strict(render_html(report))
+    parse(render_html(report))
     written(report)
     to_markdown(report)
 
 
-def test_hostile_names_stay_text():
+def test_hostile_names_stay_text(parse, written):
     evil = "</text><script>alert(1)</script>\"'&\x1b[2J $\\frac"
     rows = [{**method(row), "label": evil + str(i)} for i, row in enumerate(METHODS[:2])]
     rows[1]["ood"] = {evil: rows[1]["ood"]["mnist"]}
@@ -390,7 +333,7 @@ def test_hostile_names_stay_text():
     }
     report = sbn_report([evil] * 3, methods=rows, verdict=[evil], **drawn)
     page = render_html(report)
-    parsed = Strict(page)
+    parsed = parse(page)
     assert "script" not in parsed.tags
     assert "<script" not in page
     assert "\x1b" not in page
@@ -416,8 +359,8 @@ def test_more_methods_than_colours_are_all_named():
         assert f"method {i}" in page
 
 
-def test_a_page_of_another_command_says_nothing_of_methods():
+def test_a_page_of_another_command_says_nothing_of_methods(parse):
     report = sbn_report()
     plain = {key: report.sections[key] for key in ("original", "slim", "paired", "latency")}
-    page = Strict(render_html(Report("eval", {}, plain)))
+    page = parse(render_html(Report("eval", {}, plain)))
     assert page.headings == ["Original against slim", "Latency"]
