@@ -89,10 +89,11 @@ def prune(
         str,
         typer.Option(
             metavar="NAME",
+            show_default="laplace with a target, else sbp",
             rich_help_panel=METHOD,
-            help="What decides. Learned: sbp (noise on units); sparse-vd, ard, group-ard, mn, "
-            "mn-diag (noise on weights). Controls that only rank and need a target: magnitude, "
-            "taylor, bn-scale, random.",
+            help="What decides. By evidence, towards a target: laplace (trains nothing). Learned: "
+            "sbp (noise on units); sparse-vd, ard, group-ard, mn, mn-diag (noise on weights). "
+            "Controls, which need a target: magnitude, taylor, bn-scale, random.",
         ),
     ] = PruneConfig.method,
     target_macs: Annotated[

@@ -127,7 +127,8 @@ Finetune = Annotated[
         max=1,
         show_default="0.25, towards a target 0.6",
         rich_help_panel=_RECOVERY,
-        help="Share of the epochs, at the end, that train the slim net.",
+        help="Share of the epochs, at the end, that train the slim net; with what learns nothing "
+        "all of them do.",
     ),
 ]
 FinetuneEpochs = Annotated[
@@ -150,6 +151,17 @@ Distill = Annotated[
 DistillTemperature = Annotated[
     float,
     typer.Option(metavar="T", rich_help_panel=_RECOVERY, help="Temperature of both answers."),
+]
+Reconstruct = Annotated[
+    int | None,
+    typer.Option(
+        metavar="INPUTS",
+        min=0,
+        show_default="what costs little, at most 1024",
+        rich_help_panel=_RECOVERY,
+        help="Refit the layers that read removed channels to what they gave before, by least "
+        "squares on this many training inputs; needs no label. 0 leaves their weights.",
+    ),
 ]
 ReestimateBn = Annotated[
     int,
@@ -220,6 +232,7 @@ class PruneOptions:
     finetune_epochs: FinetuneEpochs = None
     distill: Distill = RecoveryConfig.distill
     distill_temperature: DistillTemperature = RecoveryConfig.temperature
+    reconstruct: Reconstruct = RecoveryConfig.reconstruct
     reestimate_bn: ReestimateBn = RecoveryConfig.reestimate
     include: Include = None
     exclude: Exclude = None
@@ -244,6 +257,7 @@ class PruneOptions:
                 finetune=finetune_share(self.finetune, self.finetune_epochs, train.epochs),
                 distill=self.distill,
                 temperature=self.distill_temperature,
+                reconstruct=self.reconstruct,
                 reestimate=self.reestimate_bn,
             ),
             cost=self.cost,

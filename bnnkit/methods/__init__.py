@@ -1,6 +1,6 @@
 """What decides: one file a paper, behind one protocol; `registry` names them."""
 
-from bnnkit.methods.base import Aim, Decision, Method, Setting
-from bnnkit.methods.registry import CONTROLS, METHODS
+from bnnkit.methods.base import Aim, Decision, Method, Ranking, Setting
+from bnnkit.methods.registry import METHODS, RANKINGS
 
-__all__ = ["CONTROLS", "METHODS", "Aim", "Decision", "Method", "Setting"]
+__all__ = ["METHODS", "RANKINGS", "Aim", "Decision", "Method", "Ranking", "Setting"]

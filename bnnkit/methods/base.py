@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bnnkit.graph.structure import Structure
 from bnnkit.spec.prune import PruneConfig
 
-__all__ = ["Aim", "Decision", "Method", "Setting"]
+__all__ = ["Aim", "Decision", "Method", "Ranking", "Setting"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Decision:
         score: `[units]` the higher, the better; orders units where some must be reopened.
         reopened: Classes that would have been left empty.
         evidence: `{name: [units]}` figures for the report, such as `snr`.
+        cumulative: A score is what its class has lost once the unit and all before it are gone.
     """
 
     keep: Tensor
@@ -32,6 +33,7 @@ class Decision:
     score: Tensor
     reopened: tuple[str, ...] = ()
     evidence: dict[str, Tensor] = field(default_factory=dict)
+    cumulative: bool = False
 
     @property
     def theta(self) -> Tensor:
@@ -79,6 +81,29 @@ class Setting:
     price: Tensor | None = None
     aim: Aim | None = None
     round_to: int = 1
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Which units of a trained model should go first; nothing says how many.
+
+    Args:
+        score: `[units]` the lowest go first.
+        cumulative: As in `Decision`.
+        evidence: `{name: [units]}` figures for the report.
+    """
+
+    score: Tensor
+    cumulative: bool = False
+    evidence: dict[str, Tensor] = field(default_factory=dict)
+
+    def decision(self) -> Decision:
+        """Return the decision that closes nothing yet."""
+        everything = torch.ones_like(self.score)
+        return Decision(
+            everything.bool(), everything, self.score,
+            evidence=self.evidence, cumulative=self.cumulative,
+        )  # fmt: skip
 
 
 class Method(Protocol):

@@ -27,7 +27,7 @@ from bnnkit.errors import TrainingError, UsageError
 from bnnkit.graph.cost import Cost
 from bnnkit.graph.structure import UNGATED, Structure
 
-__all__ = ["choose"]
+__all__ = ["choose", "losses_along"]
 
 _SHARE = 0.125
 """Share of what is still to be saved that is taken before savings are computed again."""
@@ -47,6 +47,7 @@ def choose(
     *,
     per_cost: bool = True,
     round_to: int = 1,
+    cumulative: bool = False,
 ) -> Tensor:
     """Close units until the net costs no more than the target.
 
@@ -61,6 +62,8 @@ def choose(
         target: The most that it may cost, in `cost.unit`.
         per_cost: Divide the score by what a unit saves at the time; else the score alone decides.
         round_to: Widths end at multiples of this many channels, or at the class's whole width.
+        cumulative: The score of a unit is what its class has lost once the unit and all that go
+            before it are gone: L itself.
 
     Returns:
         `[units]` bool, which stay.
@@ -75,7 +78,7 @@ def choose(
             "Choosing units to remove", f"{int(score.isnan().sum())} scores that are no numbers",
             "such units cannot be ordered", "Lower --lr, and train again.",
         )  # fmt: skip
-    chooser = _Chooser(structure, score, cost, per_cost, round_to)
+    chooser = _Chooser(structure, score, cost, per_cost, round_to, cumulative)
     keep = torch.ones(structure.n_units, dtype=torch.bool)
     while (gap := cost.total(keep) - target) > 0:
         closed = chooser.close(keep, gap * _SHARE)
@@ -119,6 +122,7 @@ class _Chooser:
     cost: Cost
     per_cost: bool
     round_to: int
+    cumulative: bool
 
     def close(self, keep: Tensor, saving: float) -> Tensor | None:
         """Return `keep` with the cheapest steps taken, at least one; None where there is none.
@@ -228,14 +232,14 @@ class _Chooser:
             index: Of the class.
             order: `[n]` all of its kept units.
         """
-        lost = self.score[order].clamp(min=0)
-        whole = self.score[self.structure.classes[index].units].clamp(min=0).sum()
-        if not self.per_cost or not 0 < float(whole) < math.inf:
-            return lost.cumsum(0)
-        # what is left after each, added up from the last unit: differences would round to below 0
-        left = lost.flip(0).cumsum(0).flip(0) + _REST * whole
-        after = torch.cat([left[1:], _REST * whole[None]])
-        return whole * torch.log(left[0] / after)
+        lost, c = self.score[order].clamp(min=0), self.structure.classes[index]
+        if self.cumulative:
+            closed = torch.ones(c.size, dtype=torch.bool)
+            closed[order - c.first] = False
+            gone = self.score[c.units][closed].clamp(min=0)
+            return lost.cummax(0).values - (gone.max() if len(gone) else 0.0)
+        whole = self.score[c.units].clamp(min=0).sum()
+        return losses_along(lost, whole) if self.per_cost else lost.cumsum(0)
 
     def _step(self, index: int) -> int:
         """Return how many units of a class make a multiple of `round_to` channels."""
@@ -245,6 +249,21 @@ class _Chooser:
         if self.round_to == 1:
             return keep
         return self.structure.round_up(keep, self.score, self.round_to)
+
+
+def losses_along(score: Tensor, whole: Tensor) -> Tensor:
+    """Return what is lost when the first 1, 2 … n units have gone, S log(R / (R - Σ s)).
+
+    Args:
+        score: `[n]` of all units that are left, in the order in which they go.
+        whole: S, the score of the whole class; where it is 0 or infinite losses just add up.
+    """
+    if not 0 < float(whole) < math.inf:
+        return score.cumsum(0)
+    # what is left after each, added up from the last unit: differences would round to below 0
+    left = score.flip(0).cumsum(0).flip(0) + _REST * whole
+    after = torch.cat([left[1:], _REST * whole[None]])
+    return whole * torch.log(left[0] / after)
 
 
 def _differences(values: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ needs no normalisation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,7 +26,7 @@ from bnnkit.graph.capture import preserved_modes
 from bnnkit.graph.outputs import main_output
 from bnnkit.graph.structure import Structure
 
-__all__ = ["TaylorScores"]
+__all__ = ["TaylorScores", "gate_gradients"]
 
 
 class TaylorScores:
@@ -47,17 +49,34 @@ class TaylorScores:
             x: `[b, ...]` inputs, on the model's device.
             y: `[b]` class indices.
         """
-        gates = _UnitGates(self._structure.n_units, x)
-        with preserved_modes(model), torch.enable_grad(), attach(model, self._structure, gates):
-            model.eval()  # else batch norm would mix the examples
-            loss = F.cross_entropy(main_output(model(x)).float(), y, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, gates.values)
+        gradient = gate_gradients(model, self._structure, x, lambda _: y)
         self._squares += gradient.double().square().sum(0).cpu()
         self._examples += len(x)
 
     def scores(self) -> Tensor:
         """Return `[units]` the mean squared gradient, in nats²; not a number before any batch."""
         return (self._squares / self._examples).float()
+
+
+def gate_gradients(
+    model: nn.Module, structure: Structure, x: Tensor, labels: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Return `[b, units]` the gradient of each example's loss by the gates, at gates of one.
+
+    Args:
+        model: The model at full width, which runs in eval mode; no gradient of its own is touched.
+        structure: Its channel classes.
+        x: `[b, ...]` inputs, on the model's device.
+        labels: Returns the class indices `[b]` that the loss is taken at, from scores
+            `[b, classes]`.
+    """
+    gates = _UnitGates(structure.n_units, x)
+    with preserved_modes(model), torch.enable_grad(), attach(model, structure, gates):
+        model.eval()  # else batch norm would mix the examples
+        scores = main_output(model(x)).float()
+        loss = F.cross_entropy(scores, labels(scores.detach()), reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, gates.values)
+    return gradient
 
 
 class _UnitGates:

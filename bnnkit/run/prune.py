@@ -125,7 +125,7 @@ def dry_run(
     argv: Sequence[str] = (),
 ) -> Report:
     """Return what could be removed, what is locked and why, and the most that could be saved."""
-    config = config or PruneConfig()
+    config = (config or PruneConfig()).aimed(None)
     check_method(config)
     named = as_data_spec(data)
     bench = set_up(as_model_spec(model, arch), named, seed=config.train.seed)

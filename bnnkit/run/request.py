@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bnnkit.errors import ArchitectureError, BnnkitError, StructureError, UsageError, did_you_mean
 from bnnkit.graph.outputs import main_output
 from bnnkit.io.rundir import check_replaceable, is_run_directory
-from bnnkit.methods import CONTROLS, METHODS
+from bnnkit.methods import METHODS, RANKINGS
 from bnnkit.spec.gates import GateOptions, parse_setting
 from bnnkit.spec.model import ModelSpec
 from bnnkit.spec.prune import PruneConfig
@@ -51,12 +51,13 @@ def check_prune(config: PruneConfig, gates: GateOptions | None = None) -> None:
             "Add --epochs 0.",
         )  # fmt: skip
     noisy = train.epochs - config.calm_epochs(train.epochs)
-    if config.removal_seed is None and config.method not in CONTROLS and not noisy:
+    if config.removal_seed is None and config.method not in RANKINGS and not noisy:
         raise UsageError(
             "Pruning",
             f"--epochs {train.epochs} with --finetune {config.recovery.finetune or 0:g}",
             "no epoch is left to learn from which channels are needed",
-            "Use more epochs; --dry-run shows what could go, --removal-seed N removes at random.",
+            "Use more epochs, or --method laplace with a target, such as --target-macs 0.5, which "
+            "trains nothing.",
         )
     if gates is not None and gates.speedup_at is not None:
         _check_setting(config, parse_setting(gates.speedup_at))
@@ -65,7 +66,7 @@ def check_prune(config: PruneConfig, gates: GateOptions | None = None) -> None:
 
 def check_method(config: PruneConfig) -> None:
     """Refuse a method that there is not."""
-    known = [*METHODS, *CONTROLS]
+    known = [*METHODS, *RANKINGS]
     if config.method not in known:
         raise UsageError(
             "Pruning", f"--method {config.method!r}", "it is not known",

@@ -15,7 +15,7 @@ from torch import nn
 
 from bnnkit.errors import BnnkitError, ExitCode, UsageError, did_you_mean
 from bnnkit.io.rundir import REPORT_HTML, write_report, write_text
-from bnnkit.methods import CONTROLS, METHODS
+from bnnkit.methods import METHODS, RANKINGS
 from bnnkit.run.precision import choose_device
 from bnnkit.run.progress import Progress, SilentProgress
 from bnnkit.run.provenance import collect_provenance
@@ -100,13 +100,13 @@ def exit_code(report: Report) -> ExitCode:
 
 def _check_cells(config: SweepConfig) -> None:
     """Refuse what one look at the settings refuses."""
-    known = [*METHODS, *CONTROLS]
+    known = [*METHODS, *RANKINGS]
     for method in config.methods:
         if method not in known:
             raise UsageError(
                 "Sweeping", f"--methods {method!r}", "it is not known", did_you_mean(method, known)
             )
-        if method in CONTROLS and not any(config.targets()):
+        if method in RANKINGS and not any(config.targets()):
             raise UsageError(
                 "Sweeping", f"--methods {method!r} without a target",
                 "it ranks units and cannot tell how many to remove",

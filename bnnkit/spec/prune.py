@@ -85,6 +85,9 @@ class RecoveryConfig:
             and six tenths where a target has to be reached, which costs the net more.
         distill: Weight of the original's answers in the loss; the labels keep the rest.
         temperature: Temperature of both answers in that loss (Hinton et al. 2015).
+        reconstruct: Training inputs on which the layers that read closed units are refitted, by
+            least squares, to what they gave before; None takes as many as cost little, 0 leaves
+            the weights.
         reestimate: Training batches that the batch-norm statistics are measured on anew, right
             after the removal; 0 leaves them.
 
@@ -95,6 +98,7 @@ class RecoveryConfig:
     finetune: float | None = None
     distill: float = 0.0
     temperature: float = 4.0
+    reconstruct: int | None = None
     reestimate: int = 0
 
     def __post_init__(self) -> None:
@@ -102,6 +106,8 @@ class RecoveryConfig:
             share_of_one("--finetune", self.finetune)
         share_of_one("--distill", self.distill)
         positive("--distill-temperature", self.temperature)
+        if self.reconstruct is not None and self.reconstruct < 0:
+            raise refused("--reconstruct", self.reconstruct, "it must be 0 or more")
         if self.reestimate < 0:
             raise refused("--reestimate-bn", self.reestimate, "it must be 0 or more")
 
@@ -168,7 +174,8 @@ class PruneConfig:
     """Everything that `prune` can be told besides model and data.
 
     Args:
-        method: What decides, one of `bnnkit.methods.METHODS`.
+        method: What decides, one of `bnnkit.methods.METHODS` and `RANKINGS`; `auto` is `laplace`
+            where there is a target, else `sbp`, which can tell without one how much goes.
         train: The loop.
         sbp: Settings of Structured Bayesian Pruning.
         posterior: Settings of the methods with a posterior on weights.
@@ -190,7 +197,7 @@ class PruneConfig:
         UsageError: A value has no meaning.
     """
 
-    method: str = "sbp"
+    method: str = "auto"
     train: TrainConfig = field(default_factory=TrainConfig)
     sbp: SbpConfig = field(default_factory=SbpConfig)
     posterior: PosteriorConfig = field(default_factory=PosteriorConfig)
@@ -264,7 +271,7 @@ class PruneConfig:
         return at
 
     def aimed(self, gates: GateOptions | None) -> PruneConfig:
-        """Return the configuration whose target includes the gates that are targets as well.
+        """Return the configuration with its method, and with the gates that are targets as well.
 
         A stated cost is reached whatever the gates say; without one the strictest cost gate or,
         where there is none, the error budget is what the run aims at.
@@ -272,18 +279,27 @@ class PruneConfig:
         Args:
             gates: The limits that the report will be judged by.
         """
-        if gates is None or self.removal_seed is not None:  # a random removal aims at nothing
-            return self
         target = self.target
-        if gates.speedup_at is not None:
-            target = replace(target, speedup_at=gates.speedup_at)
-        if target.error_rise is None and gates.max_error_rise is not None:
-            target = replace(target, error_rise=gates.max_error_rise)
-        if not target.costs() and gates.min_mac_ratio is not None and gates.min_mac_ratio > 1:
-            target = replace(target, macs=1 / gates.min_mac_ratio)
-        if not target.costs() and gates.min_speedup is not None and gates.min_speedup > 1:
-            target = replace(target, speedup=gates.min_speedup)
-        return replace(self, target=target)
+        if gates is not None and self.removal_seed is None:  # a random removal aims at nothing
+            target = _with_gates(target, gates)
+        method = self.method
+        if method == "auto":
+            learned = self.sbp != SbpConfig() or not target or self.removal_seed is not None
+            method = "sbp" if learned else "laplace"
+        return replace(self, target=target, method=method)
+
+
+def _with_gates(target: Target, gates: GateOptions) -> Target:
+    """Return a target with the gates that are targets as well."""
+    if gates.speedup_at is not None:
+        target = replace(target, speedup_at=gates.speedup_at)
+    if target.error_rise is None and gates.max_error_rise is not None:
+        target = replace(target, error_rise=gates.max_error_rise)
+    if not target.costs() and gates.min_mac_ratio is not None and gates.min_mac_ratio > 1:
+        target = replace(target, macs=1 / gates.min_mac_ratio)
+    if not target.costs() and gates.min_speedup is not None and gates.min_speedup > 1:
+        target = replace(target, speedup=gates.min_speedup)
+    return target
 
 
 def parse_size(text: str) -> int:

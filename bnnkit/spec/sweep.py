@@ -33,7 +33,7 @@ class SweepConfig:
     """Several methods, targets and seeds on one model: every combination is a cell.
 
     Args:
-        methods: What decides, names of `bnnkit.methods.METHODS` and `CONTROLS`.
+        methods: What decides, names of `bnnkit.methods.METHODS` and `RANKINGS`.
         macs: Targets: shares of the original's multiply-accumulates.
         sizes: Targets: bytes of the weights as a safetensors file.
         speedups: Targets: original / slim latency, as measured.
@@ -46,7 +46,7 @@ class SweepConfig:
         UsageError: A value has no meaning, there is no cell, or `base` has a target of its own.
     """
 
-    methods: tuple[str, ...] = (PruneConfig.method,)
+    methods: tuple[str, ...] = ("sbp",)
     macs: tuple[float, ...] = ()
     sizes: tuple[int, ...] = ()
     speedups: tuple[float, ...] = ()

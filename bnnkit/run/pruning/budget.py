@@ -63,7 +63,11 @@ def round_epochs(epochs: int, steps: int) -> list[range]:
     [range(0, 2), range(2, 4), range(4, 7)]
     >>> round_epochs(7, 40)
     [range(0, 3), range(3, 7)]
+    >>> round_epochs(0, 400)[:2]  # nothing is trained: rounds of deciding and refitting
+    [range(0, 0), range(0, 0)]
     """
+    if not epochs:
+        return [range(0)] * _MOST_ROUNDS
     lasting = max(2, epochs * steps // _LEAST_STEPS)
     count = max(1, min(_MOST_ROUNDS, epochs // 2, lasting))
     ends = [epochs * i // count for i in range(count + 1)]

@@ -14,7 +14,7 @@ from bnnkit.graph.count import count_macs, count_parameters
 from bnnkit.graph.scatter import write_back
 from bnnkit.graph.settle import slim_exactly
 from bnnkit.io.rundir import METRICS, MODEL_ONNX, MODEL_SAFETENSORS, write_plan
-from bnnkit.methods import CONTROLS
+from bnnkit.methods import RANKINGS
 from bnnkit.run.artefacts import exactness, file_bytes, gated_predictor, write_and_check
 from bnnkit.run.checkpoints import Checkpoints
 from bnnkit.run.describe import class_rows, layer_rows, locked_rows
@@ -90,6 +90,7 @@ def deliver(
             "classes": class_rows(job.structure, stage.keep, stage.evidence, stage.theta),
             "locked": locked_rows(job.structure),
             "layers": layer_rows(job.original, slim, shape),
+            "refitted": [asdict(refit) for refit in stage.refits],
             "checks": [exactness(slimmed), *(asdict(c) for c in checks)],
             "curve": checkpoints.curve(),
         }
@@ -120,7 +121,7 @@ def _advice(job: Job, stage: Stage, before: Predictions) -> list[str]:
         )
     closed, config = int((~stage.keep).sum()), job.config
     learned = config.removal_seed is None and config.train.epochs > 0
-    aimed = bool(config.target) or config.method in CONTROLS
+    aimed = bool(config.target) or config.method in RANKINGS
     if learned and not aimed and closed < 0.05 * len(stage.keep):
         out.append(
             f"the evidence closed {closed} of {len(stage.keep)} units: a compact net gives "

@@ -8,12 +8,11 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
 
 from bnnkit.graph.settle import slim_exactly
 from bnnkit.graph.structure import Structure
 from bnnkit.io.data import Split
-from bnnkit.methods import CONTROLS, METHODS, Aim, Decision, Setting
+from bnnkit.methods import METHODS, RANKINGS, Aim, Decision, Setting
 from bnnkit.methods.distillation import Teacher
 from bnnkit.methods.select import choose
 from bnnkit.run.checkpoints import Checkpoints
@@ -21,10 +20,10 @@ from bnnkit.run.loop import Trainer
 from bnnkit.run.precision import choose_precision
 from bnnkit.run.pruning.goals import Goal
 from bnnkit.run.pruning.job import Job
+from bnnkit.run.pruning.recover import recover
 from bnnkit.run.pruning.size import small_enough
 from bnnkit.run.pruning.speed import fast_enough
 from bnnkit.run.pruning.stage import Stage
-from bnnkit.run.verify import proof_size
 
 __all__ = ["random_decision", "run_round", "train_alone"]
 
@@ -55,7 +54,7 @@ def run_round(
     calm = len(epochs) if _decides_at_once(job) else job.config.calm_epochs(len(epochs))
     noisy = len(epochs) - calm
     decision = _decide(job, stage, goal, trainer, epochs[:noisy], f"noise{name}")
-    return _recover(job, stage, decision, trainer, epochs[noisy:], f"finetune{name}")
+    return recover(job, stage, decision, trainer, epochs[noisy:], f"finetune{name}")
 
 
 def train_alone(
@@ -88,7 +87,7 @@ def train_alone(
 
 def _decides_at_once(job: Job) -> bool:
     """Tell whether no epoch is spent on the decision."""
-    return job.config.method in CONTROLS or job.config.removal_seed is not None
+    return job.config.method in RANKINGS or job.config.removal_seed is not None
 
 
 def _trainer(job: Job, model: nn.Module, data: Split, checkpoints: Checkpoints) -> Trainer:
@@ -131,14 +130,15 @@ def _decide(
     )  # fmt: skip
     if config.removal_seed is not None:
         return random_decision(structure, config.removal_seed, job.costs.round_to())
-    if config.method in CONTROLS:
+    if config.method in RANKINGS:
         batches = trainer.data.batches(
             config.train.batch_size,
             shuffle=True,
             generator=torch.Generator().manual_seed(config.train.seed),
         )
-        score = CONTROLS[config.method](setting, batches)
-        decision = Decision(torch.ones_like(score).bool(), torch.ones_like(score), score)
+        job.progress.start("ranking units")
+        decision = RANKINGS[config.method](setting, batches).decision()
+        job.progress.stop()
     else:
         method = METHODS[config.method](setting)
         noisy = replace(trainer, method=method, generator=generator, phase=phase)
@@ -161,7 +161,7 @@ def _within(job: Job, stage: Stage, goal: Goal, decision: Decision, model: nn.Mo
     def close(limit: float) -> Tensor:
         return choose(
             stage.structure, decision.score, goal.cost, limit,
-            per_cost=per_cost, round_to=job.costs.round_to(),
+            per_cost=per_cost, round_to=job.costs.round_to(), cumulative=decision.cumulative,
         )  # fmt: skip
 
     def build(keep: Tensor) -> nn.Module:
@@ -185,38 +185,3 @@ def random_decision(structure: Structure, seed: int, round_to: int) -> Decision:
         keep = structure.round_up(keep, score, round_to)
     gate = torch.rand(structure.n_units, generator=generator) * 0.5 + 0.5
     return Decision(keep, gate, score, tuple(reopened))
-
-
-# --- recover --------------------------------------------------------------------------------
-
-
-def _recover(
-    job: Job, stage: Stage, decision: Decision, trainer: Trainer, epochs: range, phase: str
-) -> Stage:
-    """Remove what was closed and train what is left, which costs as little as that does."""
-    job.progress.start("removing closed channels, proving it in float64")
-    model = trainer.model.cpu().eval()
-    inputs = job.bench.inputs(proof_size(job.bench.data.input_shape), job.config.train.seed)
-    slimmed = slim_exactly(model, stage.structure, decision.keep, decision.theta, inputs)
-    job.progress.stop()
-    slim = trainer.precision.prepare(slimmed.model.to(job.device))
-    _train_on(job, replace(trainer, model=slim), epochs, phase)
-    return stage.after(decision, slim.cpu().eval())
-
-
-def _train_on(job: Job, trainer: Trainer, epochs: range, phase: str) -> None:
-    """Measure the statistics of batch norm anew where asked, then train."""
-    if count := job.config.recovery.reestimate:
-        job.progress.start("measuring batch-norm statistics")
-        batches = trainer.data.batches(
-            job.config.train.batch_size,
-            shuffle=True,
-            augment=True,
-            generator=torch.Generator().manual_seed(job.config.train.seed),
-        )
-        with torch.no_grad():
-            update_bn((x for (x, _), _ in zip(batches, range(count), strict=False)),
-                      trainer.model, device=job.device)  # fmt: skip
-        job.progress.stop()
-    if len(epochs):
-        replace(trainer, phase=phase).run(epochs.start, epochs.stop)

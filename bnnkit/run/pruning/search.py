@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from bnnkit.errors import UsageError
-from bnnkit.methods import METHODS, CONTROLS, Setting
+from bnnkit.methods import METHODS, RANKINGS, Setting
 from bnnkit.run.checkpoints import Checkpoints
 from bnnkit.run.pruning.budget import hold_budget
 from bnnkit.run.pruning.held_out import hold_out
@@ -52,7 +52,7 @@ def rehearse(job: Job) -> None:
         return
     if job.costs.goal(everything.bool()) is not None:
         job.costs.check_target(job.costs.round_to())
-    elif config.method in CONTROLS and config.target.error_rise is None:
+    elif config.method in RANKINGS and config.target.error_rise is None:
         raise UsageError(
             "Pruning", f"--method {config.method}", "it ranks units and cannot tell how many to "
             "remove", "Add a target, such as --target-macs 0.5 or --max-error-rise 0.5.",

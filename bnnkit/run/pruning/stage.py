@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bnnkit.graph.structure import Structure
 from bnnkit.methods import Decision
+from bnnkit.methods.reconstruct import Refit
 from bnnkit.run.pruning.job import Job
 
 __all__ = ["Stage", "first_stage"]
@@ -25,6 +26,7 @@ class Stage:
         theta: `[units of the run]` the frozen gates of all decisions, folded into the weights.
         reopened: Classes that would have been left empty.
         evidence: `{name: [units of the run]}`, for each unit the last decision about it.
+        refits: What came of refitting layers after the last decision.
     """
 
     model: nn.Module
@@ -33,6 +35,7 @@ class Stage:
     theta: Tensor
     reopened: tuple[str, ...] = ()
     evidence: dict[str, Tensor] = field(default_factory=dict)
+    refits: tuple[Refit, ...] = ()
 
     def after(self, decision: Decision, model: nn.Module) -> Stage:
         """Return the stage that a decision about its kept units leads to."""

@@ -129,21 +129,22 @@ def pool(figures: Sequence[object], *, ratio: bool = False) -> Quantity | None:
     if not given or len(given) < len(figures) or not usable:
         return None
     level = as_float(given[0].get("level", 0.95))
-    table = [[math.log(x) for x in row] for row in ends] if ratio else ends
-    value, low, high = (fmean(column) for column in zip(*table, strict=True))
-    seeds = _seeds_half_width([row[0] for row in table], level)
-    low, high = sum_interval((value, low, high), (0.0, -seeds, seeds))
-    if ratio:
-        value, low, high = math.exp(value), math.exp(low), math.exp(high)
+    value, low, high = ends[0] if len(ends) == 1 else _pooled(ends, level, ratio=ratio)
     n = max(int(as_float(figure.get("n", 0))) for figure in given)
     return Quantity(value, str(given[0].get("unit", "")), n, low, high, level)
 
 
-def _seeds_half_width(values: Sequence[float], level: float) -> float:
-    if len(values) < 2:
-        return 0.0
-    low, high = mean_interval(torch.tensor(values, dtype=torch.float64), level=level)
-    return (high - low) / 2
+def _pooled(ends: list[list[float]], level: float, *, ratio: bool) -> tuple[float, float, float]:
+    """Return value, low and high of two or more seeds; of ratios by their logarithms."""
+    table = [[math.log(x) for x in row] for row in ends] if ratio else ends
+    value, low, high = (fmean(column) for column in zip(*table, strict=True))
+    seeds = mean_interval(
+        torch.tensor([row[0] for row in table], dtype=torch.float64), level=level
+    )
+    low, high = sum_interval((value, low, high), (0.0, seeds[0] - value, seeds[1] - value))
+    if ratio:
+        return math.exp(value), math.exp(low), math.exp(high)
+    return value, low, high
 
 
 def mark_fronts(
