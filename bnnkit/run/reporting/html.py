@@ -13,6 +13,7 @@ from bnnkit.run.reporting import (
     filter_digest,
     generative_html,
     plots,
+    prune_html,
     sweep_plots,
     uncertainty_digest,
     uncertainty_html,
@@ -40,7 +41,6 @@ from bnnkit.spec.report import Report
 __all__ = ["command_line", "render_html"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_MOST_HISTOGRAMS = 24
 _CURVES = (
     ("loss", "Loss", False),
     ("nll", "Negative log-likelihood, nats", False),
@@ -194,28 +194,6 @@ def _latency_groups(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     return groups
 
 
-def _snr(body: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return a histogram for each class, or strips where there are very many."""
-    rows = [r for r in digest.rows_of(body, "classes") if isinstance(r.get("snr"), list)]
-    rows = [r for r in rows if r["snr"]]
-    if not rows:
-        return None
-    groups = [row["snr"] for row in rows]
-    bounds = plots.snr_range(groups)
-    if len(rows) > _MOST_HISTOGRAMS:
-        names = [clean(row.get("name")) for row in rows]
-        return {"strips": plots.snr_strips(names, groups, bounds), "panels": []}
-    panels = [
-        {
-            "name": clean(row.get("name")),
-            "text": f"{count_text(row.get('kept'))} of {count_text(row.get('size'))} kept",
-            "svg": plots.snr_histogram(row["snr"], bounds, f"snr{i}"),
-        }
-        for i, row in enumerate(rows)
-    ]
-    return {"strips": "", "panels": panels}
-
-
 def _curves(body: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return a panel for each figure of the training curve."""
     rows = digest.rows_of(body, "curve")
@@ -295,11 +273,11 @@ def render_html(report: Report) -> str:
         **uncertainty_html.pictures(body),
         latency=_latency_groups(body),
         search=search_table(body),
+        **prune_html.pictures(body),
         sweep=sweep_plots.pictures(body),
         kept=kept,
         name_width=min(max([6.0, *(0.45 * len(bar["name"]) for bar in kept)]), 13.5),
         kept_note=getattr(digest.kept_table(body), "note", ""),
-        snr=_snr(body),
         curves=_curves(body),
         curve_table=digest.curve_table(body),
         checks=digest.checks_table(body),

@@ -21,7 +21,7 @@ from bnnkit.run.reporting.wording import magnitude, shorten
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["curve_panel", "snr_histogram", "snr_range", "snr_strips"]
+__all__ = ["curve_panel", "loss_path", "snr_histogram", "snr_range", "snr_strips"]
 
 
 def _finite_logs(values: Sequence[object]) -> list[float]:
@@ -83,6 +83,37 @@ def snr_histogram(values: Sequence[object], bounds: tuple[float, float], key: st
         axes.tick_params(length=2)
         closed = sum(1 for x in clipped if x < 0)
         return to_svg(figure, key, f"SNR of {len(clipped)} units, {closed} below 1")
+
+
+def loss_path(values: Sequence[object], kept: int, key: str) -> str:
+    """Draw what a class has lost in nats once 1, 2 ... of its units are gone, on a log axis.
+
+    Args:
+        values: Of each unit, what has been lost when it goes; no number counts as 0.
+        kept: How many stay: the last to go.
+        key: What sets its ids apart from those of other charts.
+
+    Returns:
+        An SVG element.
+    """
+    numbers = [float(v) if isinstance(v, int | float) else 0.0 for v in values]
+    path = sorted(v if math.isfinite(v) else 0.0 for v in numbers)
+    closed = len(path) - min(max(kept, 0), len(path))
+    top = max([*path, 1e-12])
+    shown = [max(v, 1e-4 * top) for v in path]
+    with quiet_style():
+        figure = new_figure(300, 104)
+        axes = figure.add_subplot()
+        colours = [WARM if i < closed else ACCENT for i in range(len(path))]
+        axes.bar(range(1, len(path) + 1), shown, width=0.9, color=colours, bottom=0)
+        axes.set_yscale("log")
+        axes.set_ylim(1e-4 * top, 2 * top)
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.locator_params(axis="x", integer=True, nbins=6)
+        axes.grid(axis="y")
+        axes.tick_params(length=2)
+        return to_svg(figure, key, f"Loss of {len(path)} units in nats, {closed} closed")
 
 
 def snr_strips(

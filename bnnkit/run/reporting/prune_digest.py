@@ -8,7 +8,7 @@ from typing import Any
 from bnnkit.run.reporting.digest import Table, rows_of, section
 from bnnkit.run.reporting.wording import as_float, clean, count_text, figure_text
 
-__all__ = ["search_table"]
+__all__ = ["refitted_table", "search_table"]
 
 
 def search_table(body: Mapping[str, Any]) -> Table | None:
@@ -38,3 +38,24 @@ def search_table(body: Mapping[str, Any]) -> Table | None:
         note,
         frozenset(held[-1:]),
     )
+
+
+def refitted_table(body: Mapping[str, Any]) -> Table | None:
+    """Return what refitting gave back to each layer that read closed units."""
+    rows = rows_of(body, "refitted")
+    if not rows:
+        return None
+    return Table(
+        "Refitted layers",
+        ("layer", ">lost with its inputs", ">left after refitting"),
+        tuple(
+            (clean(row.get("layer")), _share(row.get("before")), _share(row.get("after")))
+            for row in rows
+        ),
+        "Shares of the variance of the outputs that the layer had before.",
+    )
+
+
+def _share(value: object) -> str:
+    share = as_float(value)
+    return f"{100 * share:.1f} %" if share == share else "-"

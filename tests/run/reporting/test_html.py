@@ -384,3 +384,19 @@ def test_a_latency_that_is_not_a_number_is_shown_and_never_a_best(parse):
     text = " ".join(parse(render_html(Report("bench", {}, {"latency": latency}))).text)
     assert "not a number" in text
     assert "2.00x [1.90, 2.10] at third, torch, batch 1" in text
+
+
+def test_the_loss_of_each_unit_is_drawn_and_what_refitting_gave_is_told(parse):
+    classes = [
+        {"name": "conv1", "size": 3, "kept": 1, "loss": [0.1, 0.001, None]},
+        {"name": "conv2", "size": 2, "kept": 2, "loss": [0.0, 0.0]},
+    ]
+    refitted = [{"layer": "conv2", "before": 0.5, "after": 0.125}]
+    page = render_html(Report("prune", {}, {"classes": classes, "refitted": refitted}))
+    parse(page)
+    assert "What the units cost" in page
+    assert page.count("units in nats") == 2
+    assert "Loss of 3 units in nats, 2 closed" in page
+    assert "50.0 %" in page
+    assert "12.5 %" in page
+    assert "mathdefault" not in page
