@@ -68,7 +68,8 @@ class LaplaceEvidence:
         """Add a batch of inputs `[b, ...]`, on the model's device."""
         with contextlib.ExitStack() as stack:
             for name, layer in self._layers.items():
-                stack.callback(layer.register_forward_hook(self._watch(name)).remove)
+                hook = layer.register_forward_hook(self._watch(name), with_kwargs=True)
+                stack.callback(hook.remove)
             found = gate_gradients(self._model, self._structure, x, self._draw)
         self._fisher += found.double().square().sum(0).cpu()
         self._examples += len(x)
@@ -93,13 +94,17 @@ class LaplaceEvidence:
     def _watch(self, name: str) -> Any:  # noqa: ANN401 - a hook
         layer = self._layers[name]
 
-        def hook(_: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> None:
+        def hook(
+            _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], y: Tensor
+        ) -> None:
+            x = args[0] if args else kwargs["input"]
             count = positions(y, layer)
             at = torch.randperm(count, generator=self._generator)[:_POSITIONS]
-            a = patches(args[0].detach(), layer, at.to(y.device)).flatten(0, 1)
+            a = patches(x.detach(), layer, at.to(y.device)).flatten(0, 1)
             a = torch.cat([a, torch.ones_like(a[:, :1])], 1)  # a shift takes over as well
             _add(self._inputs, name, (a.T @ a) * (count / len(at)))
-            y.register_hook(backward)  # type: ignore[no-untyped-call]
+            if y.requires_grad:
+                y.register_hook(backward)  # type: ignore[no-untyped-call]
 
         def backward(gradient: Tensor) -> None:
             g = outputs(gradient, layer)
@@ -112,6 +117,8 @@ class LaplaceEvidence:
     def _costs_of(self, c: ChannelClass) -> Tensor:
         """Return `[size]` what has been lost when each unit of a class goes."""
         exact = 0.5 * self._fisher[c.units] / max(self._examples, 1)
+        if not float(exact.sum()) > 0 and any(self._has_run(name) for name in c.readers):
+            return torch.full_like(exact, math.inf)  # read, but no gradient tells how much
         posteriors = [self._posterior(name, c) for name in c.readers]
         if any(p is None for p in posteriors):
             return _by_gates(exact)
@@ -131,6 +138,10 @@ class LaplaceEvidence:
             lost += together
             left = left[~torch.isin(left, units)]
         return cost
+
+    def _has_run(self, name: str) -> bool:
+        """Tell whether a reader was seen at work; an auxiliary head works in train mode only."""
+        return name in self._inputs and bool(self._inputs[name].diagonal()[:-1].any())
 
     def _posterior(self, name: str, c: ChannelClass) -> ColumnPosterior | None:
         """Return the posterior of a reader, grouped by the units of a class; None if unknown."""

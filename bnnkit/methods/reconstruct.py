@@ -1,14 +1,16 @@
-r"""What is left of a layer's inputs takes over from what went: least squares, layer by layer.
+r"""What is left of a net takes over from what went: least squares, layer by layer.
 
-Closing units takes columns away from the layers that read them. With the kept columns A of the
-patches that a layer gets *in the pruned net*, and its outputs Y *in the net before*, the weights
-that are left are set to
+Closing units takes columns away from the layers that read them, and disturbs what all later layers
+get. With the kept columns A of the patches that a layer gets *in the pruned net*, and its outputs
+Y *in the net before*, the weights that are left are set to
 
 .. math:: \hat W = \arg\min_W \; \lVert Y - W A \rVert^2 + \lambda \lVert W - W_0 \rVert^2,
 
-in forward order, so that each layer also corrects what the layers before it got wrong (He, Zhang
-and Sun 2017, section 3.3). It is the posterior mean of a linear regression with a normal prior
-around the weights that there were. No label and no gradient is needed.
+in forward order, so that each layer corrects what the layers before it got wrong (He, Zhang and
+Sun 2017, section 3.3, for the readers of closed channels; here for every layer from there on). It
+is the posterior mean of a linear regression with a normal prior around the weights that there
+were; its precision λ is the one that predicts best for inputs that were held back, and a layer
+that none makes better stays as it is. No label and no gradient is needed.
 
 Where a branch ends in a sum x + f(x), the pruned net's x is off as well; the branch is then fitted
 to Y + (x - x') (same paper, section 3.4).
@@ -25,7 +27,8 @@ References:
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -35,15 +38,21 @@ from torch import Tensor, nn
 from bnnkit.graph.attach import FixedGates, attach
 from bnnkit.graph.capture import preserved_modes
 from bnnkit.graph.structure import UNGATED, Structure
-from bnnkit.layers.patches import column_units, is_regression, outputs, patches, positions
-from bnnkit.methods.branches import Branch, find_branches, observe
+from bnnkit.layers.patches import column_units, is_regression
+from bnnkit.methods.branches import Branch, Seen, find_branches, observe
 
-__all__ = ["Refit", "reconstruct"]
+__all__ = ["Refit", "reconstruct", "refittable"]
 
-_RIDGE = 1e-3
-"""λ as a share of the mean square of a column of A."""
+_RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
+"""λ as shares of the mean square of a column of A."""
+_EACH = 4
+"""Every fourth input is held back, to choose λ by."""
+_LEAST = 16
+"""Inputs without which nothing is refitted: too few are held back to tell good from bad."""
 _POSITIONS = 24
 """Output positions that are looked at in each input: neighbours say much the same."""
+_ROUNDING = 1e-6
+"""Share of the power of outputs below which their variance is rounding of float32."""
 _WIDEST = 8192
 """Columns of the largest system that is solved; its matrix takes half a gigabyte."""
 
@@ -55,7 +64,7 @@ class Refit:
     Args:
         layer: Its name.
         before: Share of the variance of its outputs that was lost with its inputs.
-        after: Share that is lost now, on the same rows.
+        after: Share that is lost now. Both on inputs that were held back.
     """
 
     layer: str
@@ -71,7 +80,7 @@ def reconstruct(
     batches: Sequence[Tensor],
     generator: torch.Generator,
 ) -> Iterator[Refit]:
-    """Refit the layers that read closed units, in place and in forward order.
+    """Refit the layers whose inputs changed with the closed units, in place and in forward order.
 
     Args:
         model: The model at full width, on its device; its closed units are still to be removed.
@@ -82,17 +91,9 @@ def reconstruct(
         generator: Chooses positions, on the CPU.
 
     Yields:
-        What came of each layer, once it is done.
+        What came of each layer that runs once, when it is done; two zeros where nothing changed.
     """
     before = copy.deepcopy(model)
-    closed = ~keep.cpu()
-    hit = [
-        name
-        for name, units in structure.reads.items()
-        if bool((closed[units.clamp(min=0)] & (units != UNGATED)).any())
-        and is_regression(layer := model.get_submodule(name))
-        and cast(Tensor, layer.weight)[0].numel() <= _WIDEST
-    ]
     device = batches[0].device
     full, left = (gates.to(device) for gates in (gate, gate * keep.to(gate)))
     with (
@@ -101,82 +102,130 @@ def reconstruct(
         attach(model, structure, FixedGates(left)),
     ):
         before.eval(), model.eval()
-        for branch in find_branches(before, hit, batches[0][:2]):
-            units = column_units(model.get_submodule(branch.layer), structure.reads[branch.layer])
-            open_ = (units == UNGATED) | keep.cpu()[units.clamp(min=0)]
-            rows = _rows(before, model, branch, batches, generator)
-            yield _refit(model, branch, open_.nonzero().reshape(-1).to(device), rows)
+        branches = find_branches(before, refittable(model), batches[0][:2])
+        some = _some(generator)
+        wanted = [observe(before, branches, x, some, inputs=False) for x in batches]
+        for branch in branches:
+            columns = _open_columns(model, structure, keep, branch.layer).to(device)
+            pairs = zip(batches, (seen.pop(branch.layer) for seen in wanted), strict=True)
+            moments = _moments(model, branch, columns, pairs)
+            yield (
+                Refit(branch.layer, 0.0, 0.0)
+                if moments is None
+                else _refit(model, branch, columns, *moments)
+            )
 
 
-def _rows(
-    before: nn.Module,
-    model: nn.Module,
-    branch: Branch,
-    batches: Iterable[Tensor],
-    generator: torch.Generator,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield rows: inputs `[n, columns]`, and what should come out `[n, out]`."""
-    layer = model.get_submodule(branch.layer)
-    for x in batches:
-        wanted, got = observe(before, branch, x), observe(model, branch, x)
-        target = wanted.y
-        if wanted.other is not None and got.other is not None:
-            target = target + (wanted.other - got.other)
-        count = positions(target, layer)
-        at = torch.randperm(count, generator=generator)[:_POSITIONS].to(x.device)
-        yield (
-            patches(got.x.float(), layer, at).flatten(0, 1),
-            outputs(target.float(), layer)[:, at].flatten(0, 1),
-        )
+def refittable(model: nn.Module) -> list[str]:
+    """Name the layers that can be refitted: with one product, a weight of their own, not huge."""
+    owners = Counter(
+        id(weight) for module in model.modules() for weight in module.parameters(recurse=False)
+    )
+    return [
+        name
+        for name, layer in model.named_modules()
+        if is_regression(layer)
+        and owners[id(layer.weight)] == 1
+        and cast(Tensor, layer.weight)[0].numel() <= _WIDEST
+    ]
+
+
+def _some(generator: torch.Generator) -> Callable[[Branch, int], Tensor]:
+    """Return how positions are chosen at random."""
+    return lambda _, count: torch.randperm(count, generator=generator)[:_POSITIONS]
+
+
+def _open_columns(model: nn.Module, structure: Structure, keep: Tensor, name: str) -> Tensor:
+    """Return which columns of a layer's weight matrix read what is left, as indices."""
+    layer = model.get_submodule(name)
+    if name not in structure.reads:
+        return torch.arange(cast(Tensor, layer.weight)[0].numel())
+    units = column_units(layer, structure.reads[name])
+    return ((units == UNGATED) | keep.cpu()[units.clamp(min=0)]).nonzero().reshape(-1)
+
+
+def _moments(
+    model: nn.Module, branch: Branch, columns: Tensor, pairs: Iterable[tuple[Tensor, Seen]]
+) -> tuple[_Moments, _Moments] | None:
+    """Return the moments to fit by and those to check by; None where nothing has changed."""
+    fit, check, images = _Moments(), _Moments(), 0
+    for x, was in pairs:
+        (now,) = observe(model, [branch], x, lambda *_, at=was.at: at).values()
+        assert now.a is not None
+        if not images and torch.equal(was.sums, now.sums):
+            return None
+        target = was.y
+        if was.other is not None and now.other is not None:
+            target = target + (was.other - now.other)
+        image = images + torch.arange(len(now.a), device=x.device) // len(was.at)
+        images += len(now.a) // len(was.at)
+        for moments, rows in ((fit, image % _EACH != 0), (check, image % _EACH == 0)):
+            moments.add(now.a[rows][:, columns], target[rows])
+    return (fit, check) if images >= _LEAST else None
 
 
 @torch.no_grad()
 def _refit(
-    model: nn.Module, branch: Branch, columns: Tensor, rows: Iterable[tuple[Tensor, Tensor]]
+    model: nn.Module, branch: Branch, columns: Tensor, fit: _Moments, check: _Moments
 ) -> Refit:
     """Solve the least squares of one layer and write its weights."""
     layer = cast(nn.Linear, model.get_submodule(branch.layer))
     norm = None if branch.norm is None else cast(nn.BatchNorm2d, model.get_submodule(branch.norm))
-    moments = _Moments.of(rows, columns)
+    intercept = norm is not None or layer.bias is not None
     start = _affine_map(layer, norm, columns)
-    fitted = moments.ridge(start, intercept=norm is not None or layer.bias is not None)
-    _write(layer, norm, columns, fitted, moments)
-    return Refit(branch.layer, moments.lost(start), moments.lost(fitted))
+    lost = {ridge: check.lost(fit.ridge(start, ridge, intercept=intercept)) for ridge in _RIDGES}
+    best, before = min(_RIDGES, key=lambda ridge: lost[ridge]), check.lost(start)
+    if not lost[best] < before:
+        return Refit(branch.layer, before, before)
+    both = fit.joined(check)
+    _write(layer, norm, columns, both.ridge(start, best, intercept=intercept), both)
+    return Refit(branch.layer, before, lost[best])
 
 
-@dataclass(frozen=True)
 class _Moments:
-    """Second moments of a regression, in float64; the last column of A is one.
+    """Second moments of a regression, in float64; the last column of A is one."""
 
-    Args:
-        gram: `[columns + 1, columns + 1]` the mean of a aᵀ.
-        cross: `[out, columns + 1]` the mean of y aᵀ.
-        power: `[out]` the mean of y².
-    """
+    def __init__(self) -> None:
+        self._sums: list[Tensor] = []
+        self._rows = 0
 
-    gram: Tensor
-    cross: Tensor
-    power: Tensor
+    def add(self, a: Tensor, y: Tensor) -> None:
+        """Add rows `[n, columns]` and what should come out of them, `[n, out]`."""
+        a = torch.cat([a, torch.ones_like(a[:, :1])], 1)
+        parts = [part.double() for part in (a.T @ a, y.T @ a, y.square().sum(0))]
+        sums = self._sums or [torch.zeros_like(part) for part in parts]
+        self._sums = [s + p for s, p in zip(sums, parts, strict=True)]
+        self._rows += len(a)
 
-    @classmethod
-    def of(cls, rows: Iterable[tuple[Tensor, Tensor]], columns: Tensor) -> _Moments:
-        """Return the moments of some rows `[n, all columns]` and `[n, out]`."""
-        sums, n = None, 0
-        for a, y in rows:
-            a = torch.cat([a[:, columns], torch.ones_like(a[:, :1])], 1)
-            parts = [p.double() for p in (a.T @ a, y.T @ a, y.square().sum(0))]
-            sums = parts if sums is None else [s + p for s, p in zip(sums, parts, strict=True)]
-            n += len(a)
-        assert sums is not None  # there are batches
-        return cls(*(s / n for s in sums))
+    def joined(self, other: _Moments) -> _Moments:
+        """Return the moments of both sets of rows."""
+        out = _Moments()
+        out._sums = [s + p for s, p in zip(self._sums, other._sums, strict=True)]
+        out._rows = self._rows + other._rows
+        return out
 
-    def ridge(self, start: Tensor, *, intercept: bool) -> Tensor:
+    @property
+    def gram(self) -> Tensor:
+        """The mean of a aᵀ, `[columns + 1, columns + 1]`."""
+        return self._sums[0] / self._rows
+
+    @property
+    def cross(self) -> Tensor:
+        """The mean of y aᵀ, `[out, columns + 1]`."""
+        return self._sums[1] / self._rows
+
+    @property
+    def power(self) -> Tensor:
+        """The mean of y², `[out]`."""
+        return self._sums[2] / self._rows
+
+    def ridge(self, start: Tensor, ridge: float, *, intercept: bool) -> Tensor:
         """Return the affine map `[out, columns + 1]` that fits best, drawn to where it starts."""
-        size = len(self.gram) - (not intercept)
-        gram = self.gram[:size, :size].clone()
-        weights = gram.diagonal()[: len(self.gram) - 1]
-        weights += (_RIDGE * weights.mean()).clamp(min=1e-12)
-        wrong = (self.cross - start @ self.gram)[:, :size]
+        gram, size = self.gram, len(self.gram) - (not intercept)
+        wrong = (self.cross - start @ gram)[:, :size]
+        weights = gram.diagonal()[:-1]
+        weights += (ridge * weights.mean()).clamp(min=1e-12)
+        gram = gram[:size, :size]
         fitted = start.clone()
         fitted[:, :size] += torch.linalg.solve(gram, wrong.T).T
         return fitted
@@ -184,13 +233,15 @@ class _Moments:
     def lost(self, fitted: Tensor) -> float:
         """Return the share of the variance of y that a map leaves."""
         left = self.power - 2 * (fitted * self.cross).sum(1) + (fitted @ self.gram * fitted).sum(1)
-        variance = self.power - self.cross[:, -1].square()
-        return float(left.sum() / variance.sum().clamp(min=1e-30))
+        power = self.power.sum()
+        variance = (power - self.cross[:, -1].square().sum()).clamp(min=_ROUNDING * float(power))
+        return float(left.sum().clamp(min=0) / variance.clamp(min=1e-30))
 
     def outputs(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of W a, each `[out]`, for a weight `[out, columns]`."""
-        mean = self.gram[-1, :-1]
-        covariance = self.gram[:-1, :-1] - torch.outer(mean, mean)
+        gram = self.gram
+        mean = gram[-1, :-1]
+        covariance = gram[:-1, :-1] - torch.outer(mean, mean)
         return weight @ mean, (weight @ covariance * weight).sum(1).clamp(min=0)
 
 

@@ -125,3 +125,24 @@ def test_a_cumulative_score_of_sums_chooses_what_the_sums_choose(cumulative: boo
     target = 0.5 * cost.total(torch.ones(9, dtype=torch.bool))
     keep = choose(structure, summed if cumulative else score, cost, target, cumulative=cumulative)
     assert bool(keep[order[-int(keep.sum()) :]].all())
+
+
+def test_a_class_that_no_gradient_reaches_is_kept_and_one_read_by_keyword_is_ranked() -> None:
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(6, 5), nn.Linear(5, 4), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                x = torch.relu(self.b(torch.relu(self.a(x))))
+            return self.c(input=x)
+
+    torch.manual_seed(0)
+    model, x = Cut().eval(), torch.randn(200, 6)
+    structure = analyse(model, x[:2])
+    costs = evidence(model, structure, x)
+    by_name = {c.name: costs[c.units] for c in structure.classes}
+    assert bool(by_name["a"].isinf().all())
+    assert bool(by_name["b"].isfinite().all())
+    assert float(by_name["b"].max()) > 0

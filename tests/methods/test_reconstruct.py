@@ -15,7 +15,7 @@ from bnnkit.graph.attach import FixedGates, attach
 from bnnkit.graph.settle import slim_exactly
 from bnnkit.graph.structure import Structure
 from bnnkit.methods.branches import Branch, find_branches, observe
-from bnnkit.methods.reconstruct import Refit, reconstruct
+from bnnkit.methods.reconstruct import Refit, reconstruct, refittable
 from bnnkit.zoo import ZOO
 
 
@@ -93,8 +93,9 @@ def test_a_channel_that_another_repeats_can_go_without_a_trace() -> None:
     assert float((before - after).detach().abs().max()) < 2e-2 * float(
         scale
     )  # the ridge holds back
-    assert [r.layer for r in refits] == ["conv2"]
-    assert refits[0].after < 1e-3 < refits[0].before
+    changed = [r for r in refits if r.before]
+    assert changed[0].layer == "conv2"
+    assert changed[0].after < 1e-3 < changed[0].before
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -162,7 +163,7 @@ def test_train_mode_computes_what_eval_mode_does_after_refitting() -> None:
 def test_nothing_closed_changes_nothing() -> None:
     setup = case(Block(), (2, 6, 6))
     model, refits = setup.refit(torch.ones(setup.structure.n_units, dtype=torch.bool))
-    assert not refits
+    assert not any(r.before for r in refits)
     for old, new in zip(setup.model.parameters(), model.parameters(), strict=True):
         assert torch.equal(old, new)
 
@@ -177,15 +178,62 @@ def test_branches_are_found_through_norms_and_sums_in_place() -> None:
         Branch("conv2", "bn2", True),
         Branch("head", None, False),
     ]
-    seen = observe(setup.model, found[2], setup.x)
+    at = torch.tensor([7, 0])
+    seen = observe(setup.model, [found[2]], setup.x, lambda *_: at)["conv2"]
     model = setup.model
     assert isinstance(model, Block)
     with torch.no_grad():
         stem = torch.relu(model.stem(setup.x))
-        inner = torch.relu(model.bn1(model.conv1(stem)))
-        torch.testing.assert_close(seen.x, inner)
-        torch.testing.assert_close(seen.y, model.bn2(model.conv2(inner)))
-        torch.testing.assert_close(seen.other, stem)
+        out = model.bn2(model.conv2(torch.relu(model.bn1(model.conv1(stem)))))
+    for got, whole in ((seen.y, out), (seen.other, stem)):
+        torch.testing.assert_close(got, whole.flatten(2)[:, :, at].transpose(1, 2).flatten(0, 1))
+    fitted = seen.a @ model.conv2.weight.flatten(1).T if seen.a is not None else None
+    assert fitted is not None
+    slope = model.bn2.weight / (model.bn2.running_var + model.bn2.eps).sqrt()
+    torch.testing.assert_close(
+        seen.y, (slope * (fitted - model.bn2.running_mean) + model.bn2.bias).detach(),
+        rtol=1e-4, atol=1e-4,
+    )  # fmt: skip
+
+
+def test_a_sum_with_what_follows_from_the_branch_is_no_residual_of_it() -> None:
+    class After(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.inner = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.shortcut, self.last = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.layer(x)
+            x = x + self.inner(torch.relu(x))
+            return self.last(torch.relu(x)) + self.shortcut(x)
+
+    found = find_branches(
+        After().eval(), ["layer", "inner", "last", "shortcut"], torch.randn(2, 4)
+    )
+    assert {b.layer: b.summed for b in found} == {
+        "layer": False, "inner": True, "last": True, "shortcut": True,
+    }  # fmt: skip
+
+
+def test_a_norm_over_tokens_is_no_norm_of_the_linear_layer() -> None:
+    model = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6)).eval()
+    assert find_branches(model, ["0"], torch.randn(2, 5))[0].norm == "1"
+    assert find_branches(model, ["0"], torch.randn(2, 6, 5))[0].norm is None
+
+
+def test_tied_weights_are_left_alone() -> None:
+    model = nn.Sequential(nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 5), nn.Linear(5, 3))
+    model[2].weight = model[0].weight
+    assert refittable(model) == ["3"]
+
+
+def test_too_few_inputs_refit_nothing() -> None:
+    setup = case(Block(), (2, 6, 6), n=8)
+    keep = torch.ones(setup.structure.n_units, dtype=torch.bool)
+    keep[-3:] = False
+    _, refits = setup.refit(keep)
+    assert not any(r.before for r in refits)
 
 
 def test_a_norm_that_another_reader_shares_is_no_part_of_the_branch() -> None:

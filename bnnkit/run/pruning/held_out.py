@@ -49,6 +49,12 @@ def hold_out(job: Job) -> HeldOut:
         DataError: The data named by `--val` cannot be read.
     """
     examples = _parts(job)
+    if examples.known and not job.config.train.epochs:
+        raise UsageError(
+            "Holding --max-error-rise", f"--epochs 0 and {examples.origin}",
+            "what the original knows by heart shows damage later than fresh data do, and nothing "
+            "is trained beside it", "Name data of their own with --val, or train for some epochs.",
+        )  # fmt: skip
     held = examples.held
     least = 100 * paired_difference(torch.zeros(len(held)), torch.zeros(len(held)))["high"]
     budget = job.config.target.error_rise

@@ -11,14 +11,16 @@ from torch.optim.swa_utils import update_bn
 from bnnkit.graph.count import count_macs
 from bnnkit.graph.settle import slim_exactly
 from bnnkit.methods import Decision
-from bnnkit.methods.reconstruct import Refit, reconstruct
+from bnnkit.methods.reconstruct import Refit, reconstruct, refittable
 from bnnkit.run.loop import Trainer
+from bnnkit.run.precision import full_precision
 from bnnkit.run.pruning.job import Job
 from bnnkit.run.pruning.stage import Stage
 from bnnkit.run.verify import proof_size
 
 __all__ = ["recover"]
 
+_FAULTS = (RuntimeError, TypeError, AttributeError, LookupError, ValueError)
 _BATCH = 64
 _MOST, _LEAST = 1024, 128
 _WORK = 4e12
@@ -50,29 +52,36 @@ def recover(
 
 
 def _refit(job: Job, stage: Stage, decision: Decision, trainer: Trainer) -> tuple[Refit, ...]:
-    """Let the layers that read closed units make the best of what is left to them."""
+    """Let the layers make the best of what is left to them."""
     wanted = job.config.recovery.reconstruct
     closed = ~decision.keep
     if wanted == 0 or job.config.removal_seed is not None or not bool(closed.any()):
         return ()
-    readers = sum(bool(closed[u[u >= 0]].any()) for u in stage.structure.reads.values())
-    count = _inputs_to_see(trainer.model, job, readers) if wanted is None else wanted
-    job.progress.start("refitting what reads closed channels", readers)
+    layers = len(refittable(trainer.model))
+    count = _inputs_to_see(trainer.model, job, layers) if wanted is None else wanted
+    job.progress.start("refitting what is left", layers)
     refits: list[Refit] = []
+    source = torch.Generator().manual_seed(job.config.train.seed)
+    inputs = _inputs(job, trainer, count)
+    keep, gate = decision.keep, decision.gate
     try:
-        for refit in reconstruct(
-            trainer.model, stage.structure, decision.keep, decision.gate,
-            _inputs(job, trainer, count), torch.Generator().manual_seed(job.config.train.seed),
-        ):  # fmt: skip
-            refits.append(refit)
-            job.progress.advance(1)
-    except (RuntimeError, TypeError, AttributeError) as error:  # the owner's forward, under hooks
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        job.notes.append(
-            f"{readers - len(refits)} layers keep their weights unrefitted: {why[:160]}"
-        )
+        with full_precision():
+            for refit in reconstruct(trainer.model, stage.structure, keep, gate, inputs, source):
+                refits.append(refit)
+                job.progress.advance(1)
+    except _FAULTS as error:  # the owner's forward, under hooks
+        why = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        job.notes.append(f"refitting ended after {len(refits)} of {layers} layers: {why}")
     job.progress.stop()
-    return tuple(refits)
+    seen = {refit.layer for refit in refits}
+    reads = stage.structure.reads.items()
+    left = [name for name, u in reads if name not in seen and bool(closed[u[u >= 0]].any())]
+    if left:
+        job.notes.append(
+            f"{', '.join(left[:8])}{' ...' if len(left) > 8 else ''}: read removed channels and "
+            "keep their weights (grouped, shared, run more than once, or too wide to refit)"
+        )
+    return tuple(refit for refit in refits if refit.before > 0)
 
 
 def _inputs_to_see(model: nn.Module, job: Job, layers: int) -> int:
@@ -87,7 +96,7 @@ def _inputs(job: Job, trainer: Trainer, count: int) -> list[Tensor]:
     out: list[Tensor] = []
     source = torch.Generator().manual_seed(job.config.train.seed)
     for x, _ in trainer.data.batches(min(_BATCH, count), shuffle=True, generator=source):
-        out.append(trainer.precision.place(x, job.device))
+        out.append(trainer.precision.place(x[:count], job.device))
         count -= len(x)
         if count <= 0:
             break

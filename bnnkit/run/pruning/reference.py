@@ -82,8 +82,6 @@ class Reference:
         assert budget is not None
         if not self.examples.known or (plain.high is not None and plain.high <= budget):
             return plain
-        if not epochs:  # nothing is trained, so nothing is forgotten either
-            return plain
         yardstick = self._yardstick(depth, epochs)
         found = added(compare(yardstick.on_held, after)["error_rise"], yardstick.drift)
         return min(plain, found, key=lambda rise: math.inf if rise.high is None else rise.high)

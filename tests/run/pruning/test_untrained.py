@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 import bnnkit
 from bnnkit.errors import UsageError
@@ -60,9 +62,13 @@ def test_a_run_can_be_repeated_to_the_digit(original: Path, tmp_path: Path) -> N
 
 
 def test_an_error_budget_is_held_without_an_epoch(original: Path, tmp_path: Path) -> None:
+    digits = load_digits()
+    images = np.roll(digits.images, 1, axis=2)[:, None] * 15  # nobody has seen these
+    np.savez(tmp_path / "fresh.npz", x=images.astype(np.uint8), y=digits.target)
     config = PruneConfig(
-        train=NOTHING, target=Target(error_rise=4.0), formats=(), batches=(1,), val="0.3"
-    )
+        train=NOTHING, target=Target(error_rise=4.0), formats=(), batches=(1,),
+        val=str(tmp_path / "fresh.npz"),
+    )  # fmt: skip
     report = bnnkit.prune(original, "digits", config, out=tmp_path / "slim")
     assert report.sections["ratios"]["macs"] > 1.2
     assert 2 <= len(report.sections["search"]["rounds"]) <= 6
@@ -85,6 +91,12 @@ def test_the_method_follows_from_what_is_asked(
     config: PruneConfig, gates: GateOptions | None, method: str
 ) -> None:
     assert config.aimed(gates).method == method
+
+
+def test_what_the_original_knows_by_heart_is_no_judge_of_an_untrained_net(original: Path) -> None:
+    config = PruneConfig(train=NOTHING, target=Target(error_rise=4.0), val="0.3")
+    with pytest.raises(UsageError, match=r"knows by heart.*--val"):
+        bnnkit.prune(original, "digits", config)
 
 
 def test_evidence_that_only_ranks_is_refused_without_a_target(original: Path) -> None:
