@@ -43,7 +43,8 @@ def main() -> None:
     torch.set_num_threads(1)
     spec = ModelSpec(file=args.model, arch="bnnkit:resnet20-cifar")
     mean, std = (tuple(map(float, v.split(","))) for v in (args.mean, args.std))
-    bench = set_up(spec, DataSpec(name=args.data, mean=mean, std=std), seed=args.seed)
+    data = DataSpec(name=args.data, mean=mean, std=std, augment=args.augment)
+    bench = set_up(spec, data, seed=args.seed)
     original = bench.module.eval()
     gradients = _gradients(original, bench, args.seed) if args.importance == "taylor" else None
     shape = bench.data.input_shape
@@ -72,6 +73,7 @@ def main() -> None:
         "all_channels": args.all,
         "target_macs": args.macs,
         "distill": args.distill,
+        "augment": args.augment,
         "seed": args.seed,
         "error": _error(slim, bench),
         "error_original": _error(original, bench),
@@ -143,6 +145,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--importance", choices=["magnitude", "taylor"], default="taylor")
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--distill", type=float, default=0.0)
+    parser.add_argument("--augment", choices=["auto", "none"], default="auto")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--lr", type=float, default=2e-3)

@@ -30,6 +30,8 @@ def of_prune(report: dict[str, Any]) -> dict[str, Any]:
         "cost": config["cost"] or ("macs" if target else "none"),
         "round_to": config["round_to"],
         "distill": config["recovery"]["distill"],
+        "refitted": len(report.get("refitted", [])),
+        "augment": _option(report["provenance"]["argv"], "--augment", "auto"),
         "epochs": config["train"]["epochs"],
         "seed": config["train"]["seed"],
         "error": report["slim"]["error"]["value"],
@@ -53,6 +55,8 @@ def of_peer(row: dict[str, Any]) -> dict[str, Any]:
         "method": row["method"],
         "target": {"macs": row["target_macs"]},
         "distill": row["distill"],
+        "refitted": 0,
+        "augment": row.get("augment", "auto"),
         "seed": row["seed"],
         "error": row["error"],
         "error_original": row["error_original"],
@@ -61,6 +65,11 @@ def of_peer(row: dict[str, Any]) -> dict[str, Any]:
         "command": shlex.join(["python", *provenance["argv"][1:]]),
         "provenance": {k: provenance.get(k) for k in PROVENANCE},
     }
+
+
+def _option(argv: list[str], name: str, default: str) -> str:
+    """Return what an option of a command line was set to."""
+    return argv[argv.index(name) + 1] if name in argv else default
 
 
 def line(rows: list[dict[str, Any]]) -> str:
@@ -72,6 +81,8 @@ def line(rows: list[dict[str, Any]]) -> str:
         f"{first['macs_ratio']:.2f}x",
         first["method"],
         f"{first['distill']:g}",
+        first["augment"],
+        str(first["refitted"]),
         f"{mean(accuracy):.2f}{spread}",
     ]
     for setting in ("onnxruntime, batch 1", "onnxruntime, batch 64"):
@@ -97,10 +108,12 @@ def main() -> None:
     rows.sort(key=lambda row: (-row["macs_ratio"] // 0.2, row["distill"], row["error"]))
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        alike = [row.get(k) for k in ("method", "target", "cost", "round_to", "distill")]
+        same = ("method", "target", "cost", "round_to", "distill", "augment", "refitted", "epochs")
+        alike = [row.get(k) for k in same]
         groups[json.dumps(alike, sort_keys=True)].append(row)
-    print("| MACs | method | distilled | accuracy, % | ONNX, batch 1 | batch 64 | seeds |")
-    print("|---|---|---|---|---|---|---|")
+    print("| MACs | method | distilled | augment | layers refitted | accuracy, % | ONNX, batch 1 "
+          "| batch 64 | seeds |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|")
     for group in groups.values():
         print(line(group))
     (RESULTS / f"{args.name}.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

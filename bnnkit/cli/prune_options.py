@@ -159,8 +159,8 @@ Reconstruct = Annotated[
         min=0,
         show_default="what costs little, at most 1024",
         rich_help_panel=_RECOVERY,
-        help="Refit the layers that read removed channels to what they gave before, by least "
-        "squares on this many training inputs; needs no label. 0 leaves their weights.",
+        help="Refit the layers that removal disturbed to what they gave before, by least squares "
+        "on this many training inputs; needs no label. 0 leaves their weights.",
     ),
 ]
 ReestimateBn = Annotated[

@@ -41,7 +41,7 @@ def search_table(body: Mapping[str, Any]) -> Table | None:
 
 
 def refitted_table(body: Mapping[str, Any]) -> Table | None:
-    """Return what refitting gave back to each layer that read closed units."""
+    """Return what refitting gave back to each layer that removal disturbed."""
     rows = rows_of(body, "refitted")
     if not rows:
         return None
