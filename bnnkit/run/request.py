@@ -42,6 +42,7 @@ def check_prune(config: PruneConfig, gates: GateOptions | None = None) -> None:
         UsageError: A setting is not known, contradicts another, or nothing would be learned; or a
             gate looks at a setting that will not be timed.
     """
+    config = config.aimed(gates)
     train = config.train
     check_method(config)
     _check_scales(config)
