@@ -34,7 +34,7 @@ class ModelSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the specification as a JSON-safe dictionary."""
-        return {**asdict(self), "arch_args": dict(self.arch_args)}
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Self:
