@@ -17,7 +17,7 @@ from statistics import mean, stdev
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PROVENANCE = ("started", "hardware", "versions", "threads", "device")
+PROVENANCE = ("started", "seconds", "hardware", "versions", "threads", "device")
 
 
 def of_prune(report: dict[str, Any]) -> dict[str, Any]:
@@ -59,6 +59,7 @@ def of_peer(row: dict[str, Any]) -> dict[str, Any]:
         "augment": row.get("augment", "auto"),
         "seed": row["seed"],
         "error": row["error"],
+        "error_before_training": row["error_before_training"],
         "error_original": row["error_original"],
         "macs_ratio": row["macs_original"] / row["macs"],
         "widths": row["widths"],

@@ -26,12 +26,14 @@ EXAMPLE = example(
     """
 bnnkit prune: digits-cnn-train
 
+Note: no test part: 20% of each class held out, seed 0
+
 Training
          epoch      loss            NLL          KL    error  units kept
   first      1    0.9692    0.1793 nats  371.9 nats  2.364 %         160
-  best      15  0.004529  0.004529 nats           -      0 %           -
-  last      16  0.002767  0.002767 nats           -      0 %           -
-  16 epochs, 10 s.
+  best      15  0.003439  0.003439 nats           -      0 %           -
+  last      16   0.00197   0.00197 nats           -      0 %           -
+  16 epochs, 8 s.
 
 Units kept
   class    units  kept
@@ -45,31 +47,31 @@ Locked
   fc           10  the model's output
 
 Latency
-  setting                                                 original                           slim                speedup   n
-  torch, cpu, 1 thread, batch 1         0.2442 ms [0.2409, 0.2532]     0.1418 ms [0.1396, 0.1431]  1.723x [1.694, 1.795]  94
-  torch, cpu, 1 thread, batch 32           3.310 ms [3.227, 3.418]        1.091 ms [1.042, 1.120]     3.03x [2.94, 3.15]  64
-  onnxruntime, cpu, 1 thread, batch 1   0.0824 ms [0.0811, 0.0838]  0.05429 ms [0.05359, 0.05522]  1.518x [1.475, 1.557]  86
-  onnxruntime, cpu, 1 thread, batch 32     1.354 ms [1.324, 1.383]     0.4708 ms [0.4639, 0.4822]  2.877x [2.789, 2.935]  65
+  setting                                                 original                        slim                speedup    n
+  torch, cpu, 1 thread, batch 1            0.399 ms [0.388, 0.413]     0.244 ms [0.233, 0.256]  1.639x [1.562, 1.727]  120
+  torch, cpu, 1 thread, batch 32           4.420 ms [4.346, 4.492]     1.536 ms [1.492, 1.581]  2.877x [2.805, 2.947]   68
+  onnxruntime, cpu, 1 thread, batch 1   0.1095 ms [0.1004, 0.1168]  0.0797 ms [0.0730, 0.0870]     1.37x [1.22, 1.51]  142
+  onnxruntime, cpu, 1 thread, batch 32     1.820 ms [1.793, 1.848]     0.824 ms [0.786, 0.843]  2.208x [2.165, 2.305]   78
   Brackets: 95% intervals.
 
 Original against slim
-                                original                       slim                        change      n
-  error              0.56 % [0.15, 2.01]        0.28 % [0.05, 1.56]   -0.28 points [-1.22, +0.66]    359
-  NLL          0.038 nats [0.009, 0.067]  0.023 nats [0.003, 0.042]  -0.015 nats [-0.026, -0.004]    359
-  ECE                1.71 % [0.91, 2.55]        0.89 % [0.34, 1.60]   -0.81 points [-1.39, +0.01]    359
-  Brier score       0.013 [0.001, 0.025]      0.010 [-0.001, 0.020]    -0.0033 [-0.0071, +0.0004]    359
-  parameters                      58,474                      6,769                   8.64x fewer  exact
-  MACs                       1.79 M MACs               170.7 k MACs                  10.49x fewer  exact
-  file size                     236.7 kB                   32.24 kB                 7.34x smaller  exact
+                                original                       slim                           change      n
+  error              0.56 % [0.15, 2.01]        0.28 % [0.05, 1.56]      -0.28 points [-1.22, +0.66]    359
+  NLL          0.038 nats [0.009, 0.067]  0.026 nats [0.003, 0.048]  -0.0121 nats [-0.0205, -0.0037]    359
+  ECE                1.71 % [0.91, 2.55]        1.36 % [0.71, 2.20]      -0.34 points [-1.04, +0.63]    359
+  Brier score       0.013 [0.001, 0.025]       0.012 [0.001, 0.023]       -0.0015 [-0.0047, +0.0016]    359
+  parameters                      58,474                      6,769                      8.64x fewer  exact
+  MACs                       1.79 M MACs               170.7 k MACs                     10.49x fewer  exact
+  file size                     236.7 kB                   32.24 kB                    7.34x smaller  exact
   Brackets: 95% intervals. Changes are paired over the same inputs.
 
 Checks on real inputs
   form                    worst difference  tolerance  unit       n  verdict
-  gated = slim (float64)           2.5e-16      1e-09  relative  64  pass
-  gated = slim                       2e-07     0.0001  relative  64  pass
-  slim = safetensors                 2e-07      1e-06  relative  64  pass
-  slim = pt2                         2e-07     0.0001  relative  64  pass
-  slim = onnx                      4.1e-07     0.0001  relative  64  pass
+  gated = slim (float64)           2.8e-16      1e-09  relative  64  pass
+  gated = slim                     2.3e-07     0.0001  relative  64  pass
+  slim = safetensors               1.5e-07      1e-06  relative  64  pass
+  slim = pt2                       1.5e-07     0.0001  relative  64  pass
+  slim = onnx                      3.8e-07     0.0001  relative  64  pass
 
 Run directory: digits-cnn-train-prune
 """,
