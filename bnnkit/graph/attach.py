@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from bnnkit.graph.patches import is_regression
 from bnnkit.graph.structure import UNGATED, Structure
 
 __all__ = ["Attachment", "FixedGates", "Gates", "attach"]
 
-
-_KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 _Hook = Callable[
     [nn.Module, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]
@@ -106,7 +105,7 @@ def attach(model: nn.Module, structure: Structure, gates: Gates) -> Attachment:
     for name, units in structure.reads.items():
         layer = model.get_submodule(name)
         axis = -1 if isinstance(layer, nn.Linear) else 1
-        scaled = _ScaledWeight(layer) if _ScaledWeight.serves(layer) else None
+        scaled = _ScaledWeight(layer) if is_regression(layer) else None
         hook = _reader_hook(structure, units, axis, gates, scaled)
         handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
         if scaled is not None:
@@ -118,19 +117,12 @@ class _ScaledWeight:
     """The weight of a reader, multiplied by its gates for one forward pass.
 
     Args:
-        layer: A linear layer or an ungrouped convolution.
+        layer: A regression (`graph.patches`).
     """
 
     def __init__(self, layer: nn.Module) -> None:
         self.layer = layer
         self._own: nn.Parameter | None = None
-
-    @staticmethod
-    def serves(layer: nn.Module) -> bool:
-        """Tell whether a layer's forward is linear in a weight whose second axis is the input."""
-        plain = type(layer).forward in [kind.forward for kind in _KINDS]
-        parameter = isinstance(layer._parameters.get("weight"), nn.Parameter)
-        return plain and parameter and getattr(layer, "groups", 1) == 1
 
     def multiply(self, theta: Tensor) -> None:
         """Put the product with `theta` `[channels read]` in the place of the weight."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from bnnkit.layers.patches import outputs, patches, positions
+from bnnkit.graph.patches import outputs, patches, positions
 
 __all__ = ["Branch", "Seen", "find_branches", "observe"]
 
@@ -138,7 +138,7 @@ def observe(
 
     Args:
         model: In eval mode.
-        branches: Of this model, of regressions (`layers.patches`).
+        branches: Of this model, of regressions (`graph.patches`).
         x: `[n, ...]` inputs of the model.
         choose: Returns the positions to look at, from a branch and their number.
         inputs: Whether to keep patches; of many layers they fill the memory.

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from bnnkit.bayes.kronecker_laplace import ColumnPosterior
+from bnnkit.graph.patches import column_units, is_regression, outputs, patches, positions
 from bnnkit.graph.structure import ChannelClass, Structure
-from bnnkit.layers.patches import column_units, is_regression, outputs, patches, positions
 from bnnkit.methods.select import losses_along
 from bnnkit.methods.taylor import gate_gradients
 

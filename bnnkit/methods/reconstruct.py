@@ -37,8 +37,8 @@ from torch import Tensor, nn
 
 from bnnkit.graph.attach import FixedGates, attach
 from bnnkit.graph.capture import preserved_modes
+from bnnkit.graph.patches import column_units, is_regression
 from bnnkit.graph.structure import UNGATED, Structure
-from bnnkit.layers.patches import column_units, is_regression
 from bnnkit.methods.branches import Branch, Seen, find_branches, observe
 
 __all__ = ["Refit", "reconstruct", "refittable"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnnkit.layers.patches import column_units, is_regression, outputs, patches, positions
+from bnnkit.graph.patches import column_units, is_regression, outputs, patches, positions
 
 LAYERS = [
     (nn.Linear(5, 3), (5,)),
