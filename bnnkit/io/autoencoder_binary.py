@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bnnkit.errors import BnnkitError, StructureError, UsageError
 from bnnkit.io.autoencoder_checks import (
@@ -16,10 +16,9 @@ from bnnkit.io.autoencoder_checks import (
     check_rows,
     is_constant,
 )
-from bnnkit.io.autoencoder_forms import AutoencoderForm
+from bnnkit.io.autoencoder_forms import AutoencoderForm, OfForm
 from bnnkit.io.autoencoder_units import BINARISED, Units
 from bnnkit.io.generator_trial import last_line
-from bnnkit.spec import Plan
 from bnnkit.spec.vae import VaeSpec
 
 __all__ = ["BeliefNet", "check_belief_net", "is_belief_net", "settle_belief_net"]
@@ -29,7 +28,7 @@ _BINARY = "The latents of a belief net are zeros and ones"
 
 
 @dataclass(frozen=True, eq=False)
-class BeliefNet:
+class BeliefNet(OfForm):
     """A belief net in eval mode: q(h | x), p(h) and p(x | h) are Bernoulli, told by logits.
 
     Args:
@@ -49,26 +48,6 @@ class BeliefNet:
     units: Units
     notes: tuple[str, ...]
     is_bound: bool = True
-
-    @property
-    def name(self) -> str:
-        """What its owner calls it."""
-        return self.form.name
-
-    @property
-    def module(self) -> nn.Module:
-        """The module, in eval mode, on the device."""
-        return self.form.module
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self.form.device
-
-    @property
-    def plan(self) -> Plan | None:
-        """The plan that its file carried."""
-        return self.form.plan
 
     @property
     def likelihood(self) -> str:

@@ -18,7 +18,7 @@ from bnnkit.io.sniff import FileKind, sniff
 from bnnkit.spec import ModelSpec, Plan
 from bnnkit.zoo import INPUT_SHAPES
 
-__all__ = ["AutoencoderForm", "open_parts"]
+__all__ = ["AutoencoderForm", "OfForm", "open_parts"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +55,32 @@ class AutoencoderForm:
     def decode(self, z: Tensor) -> tuple[Tensor, ...]:
         """Return what the decoder gives for latents `[m, ...]`."""
         return _tensors(_half(self.module, "decode", "decoder")(z), "decoder")
+
+
+class OfForm:
+    """What is known of an autoencoder's form is told of the autoencoder as well."""
+
+    form: AutoencoderForm
+
+    @property
+    def name(self) -> str:
+        """What its owner calls it."""
+        return self.form.name
+
+    @property
+    def module(self) -> nn.Module:
+        """The module, in eval mode, on the device."""
+        return self.form.module
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.form.device
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan that its file carried."""
+        return self.form.plan
 
 
 def open_parts(spec: ModelSpec, *, seed: int = 0, device: str = "cpu") -> AutoencoderForm:

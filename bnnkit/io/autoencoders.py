@@ -7,16 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bnnkit.errors import UsageError
 from bnnkit.io.autoencoder_decoder import DecoderReading, read_decoder
 from bnnkit.io.autoencoder_encoder import EncoderReading, read_encoder, to_log_sigma
-from bnnkit.io.autoencoder_forms import AutoencoderForm, open_parts
+from bnnkit.io.autoencoder_forms import AutoencoderForm, OfForm, open_parts
 from bnnkit.io.autoencoder_layouts import stated_by
 from bnnkit.io.autoencoder_prior import open_prior
 from bnnkit.io.autoencoder_units import BINARISED, Units
-from bnnkit.spec import Plan
 from bnnkit.spec.vae import VaeSpec
 
 __all__ = ["Autoencoder", "open_autoencoder", "settle_autoencoder"]
@@ -27,7 +26,7 @@ _UNIT = (0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
-class Autoencoder:
+class Autoencoder(OfForm):
     """An autoencoder in eval mode, with the meaning of its numbers settled.
 
     Args:
@@ -53,26 +52,6 @@ class Autoencoder:
     notes: tuple[str, ...]
     assumed: tuple[str, ...] = ()
     is_bound: bool = True
-
-    @property
-    def name(self) -> str:
-        """What its owner calls it."""
-        return self.form.name
-
-    @property
-    def module(self) -> nn.Module:
-        """The module, in eval mode, on the device."""
-        return self.form.module
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self.form.device
-
-    @property
-    def plan(self) -> Plan | None:
-        """The plan that its file carried."""
-        return self.form.plan
 
     @property
     def latent(self) -> int:
