@@ -141,11 +141,23 @@ FinetuneEpochs = Annotated[
     ),
 ]
 Distill = Annotated[
-    float,
+    float | None,
     typer.Option(
         metavar="WEIGHT",
+        show_default="0.9 towards a target, else 0",
         rich_help_panel=_RECOVERY,
         help="Weight of the original's answers in the loss, 0 to 1; the labels keep the rest.",
+    ),
+]
+Hints = Annotated[
+    float | None,
+    typer.Option(
+        metavar="WEIGHT",
+        min=0,
+        show_default="2 towards a target, else 0",
+        rich_help_panel=_RECOVERY,
+        help="Weight of a loss that draws the outputs of blocks and normalisations towards those "
+        "of the original.",
     ),
 ]
 DistillTemperature = Annotated[
@@ -230,8 +242,9 @@ class PruneOptions:
     kl_anneal: KlAnneal = PosteriorConfig.kl_anneal
     finetune: Finetune = None
     finetune_epochs: FinetuneEpochs = None
-    distill: Distill = RecoveryConfig.distill
+    distill: Distill = None
     distill_temperature: DistillTemperature = RecoveryConfig.temperature
+    hints: Hints = None
     reconstruct: Reconstruct = RecoveryConfig.reconstruct
     reestimate_bn: ReestimateBn = RecoveryConfig.reestimate
     include: Include = None
@@ -257,6 +270,7 @@ class PruneOptions:
                 finetune=finetune_share(self.finetune, self.finetune_epochs, train.epochs),
                 distill=self.distill,
                 temperature=self.distill_temperature,
+                hints=self.hints,
                 reconstruct=self.reconstruct,
                 reestimate=self.reestimate_bn,
             ),

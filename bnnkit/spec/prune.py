@@ -32,6 +32,8 @@ _NOISE = ("example", "batch")
 
 _FINETUNE, _FINETUNE_TO_TARGET = 0.25, 0.6
 
+_DISTILL_TO_TARGET, _HINTS_TO_TARGET = 0.9, 2.0
+
 _BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9,
           "kib": 2**10, "mib": 2**20, "gib": 2**30}  # fmt: skip
 
@@ -83,7 +85,10 @@ class RecoveryConfig:
     Args:
         finetune: Share of the epochs, at the end, that train the slim net; None takes a quarter,
             and six tenths where a target has to be reached, which costs the net more.
-        distill: Weight of the original's answers in the loss; the labels keep the rest.
+        distill: Weight of the original's answers in the loss; the labels keep the rest. None takes
+            0.9 where there is a target, and 0 where the evidence alone decides.
+        hints: Weight of what the original gives inside, beside that loss; None takes 2 where
+            there is a target, and 0 where the evidence alone decides.
         temperature: Temperature of both answers in that loss (Hinton et al. 2015).
         reconstruct: Training inputs on which the layers that read closed units are refitted, by
             least squares, to what they gave before; None takes as many as cost little, 0 leaves
@@ -96,7 +101,8 @@ class RecoveryConfig:
     """
 
     finetune: float | None = None
-    distill: float = 0.0
+    distill: float | None = None
+    hints: float | None = None
     temperature: float = 4.0
     reconstruct: int | None = None
     reestimate: int = 0
@@ -104,12 +110,28 @@ class RecoveryConfig:
     def __post_init__(self) -> None:
         if self.finetune is not None:
             share_of_one("--finetune", self.finetune)
-        share_of_one("--distill", self.distill)
+        if self.distill is not None:
+            share_of_one("--distill", self.distill)
+        if self.hints is not None and not 0 <= self.hints < math.inf:
+            raise refused("--hints", self.hints, "it must be 0 or more")
         positive("--distill-temperature", self.temperature)
         if self.reconstruct is not None and self.reconstruct < 0:
             raise refused("--reconstruct", self.reconstruct, "it must be 0 or more")
         if self.reestimate < 0:
             raise refused("--reestimate-bn", self.reestimate, "it must be 0 or more")
+
+    def towards(self, target: bool) -> RecoveryConfig:
+        """Return how much is learned from the original, where that is left open.
+
+        Args:
+            target: Whether the run has a target.
+        """
+        distill, hints = (_DISTILL_TO_TARGET, _HINTS_TO_TARGET) if target else (0.0, 0.0)
+        return replace(
+            self,
+            distill=distill if self.distill is None else self.distill,
+            hints=hints if self.hints is None else self.hints,
+        )
 
 
 @dataclass(frozen=True)
@@ -271,7 +293,7 @@ class PruneConfig:
         return at
 
     def aimed(self, gates: GateOptions | None) -> PruneConfig:
-        """Return the configuration with its method, and with the gates that are targets as well.
+        """Return the configuration as it is run: gates that are targets too, method, distillation.
 
         A stated cost is reached whatever the gates say; without one the strictest cost gate or,
         where there is none, the error budget is what the run aims at.
@@ -286,7 +308,9 @@ class PruneConfig:
         if method == "auto":
             learned = self.sbp != SbpConfig() or not target or self.removal_seed is not None
             method = "sbp" if learned else "laplace"
-        return replace(self, target=target, method=method)
+        return replace(
+            self, target=target, method=method, recovery=self.recovery.towards(bool(target))
+        )
 
 
 def _with_gates(target: Target, gates: GateOptions) -> Target:

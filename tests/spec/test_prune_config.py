@@ -46,6 +46,16 @@ def test_recoveries_without_meaning_are_refused(values):
         RecoveryConfig(**values)
 
 
+def test_towards_a_target_the_original_is_asked_unless_it_is_stated_otherwise():
+    def weight(**values):
+        return PruneConfig(**values).aimed(None).recovery.distill
+
+    assert weight(target=Target(macs=0.5)) == 0.9
+    assert weight(target=Target(macs=0.5), recovery=RecoveryConfig(distill=0.0)) == 0.0
+    assert weight() == 0.0
+    assert PruneConfig().aimed(GateOptions(max_error_rise=0.5)).recovery.distill == 0.9
+
+
 def test_gates_are_targets_where_none_is_stated():
     gates = GateOptions(max_error_rise=0.5, min_mac_ratio=4.0, min_speedup=2.0)
     assert PruneConfig().aimed(gates).target == Target(macs=0.25, error_rise=0.5)
