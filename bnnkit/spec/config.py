@@ -149,6 +149,16 @@ class SbnConfig:
             if name not in known:
                 raise refused(option, name, "it is not known", did_you_mean(name, known))
         parse_calibration_split(self.calibration_split)
+        if self.rank != SbnConfig.rank and "lowrank" not in (self.sampler, *self.compare):
+            raise refused(
+                "--rank", self.rank, f"the sampler {self.sampler} has no directions",
+                "Leave it out, or add --compare lowrank.",
+            )  # fmt: skip
+        if self.calibrate == "none" and self.calibration_split != SbnConfig.calibration_split:
+            raise refused(
+                "--calibration-split", self.calibration_split,
+                "with --calibrate none nothing is fitted to it", "Leave one of them out.",
+            )  # fmt: skip
 
 
 def parse_calibration_split(text: str) -> tuple[str, float]:

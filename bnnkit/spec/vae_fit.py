@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from bnnkit.errors import UsageError, did_you_mean
 from bnnkit.spec.config import positive, refused
@@ -226,12 +226,17 @@ class VaeFitConfig:
                 raise refused(option, value, f"it must be at least {least}")
         if not 0 < self.beta0 <= 1:
             raise refused("--beta0", self.beta0, "it is a weight above 0, at most 1")
-        if not math.isfinite(self.alpha):
-            raise refused("--alpha", self.alpha, "it must be finite")
+        if not 0 <= self.alpha < math.inf:
+            raise refused("--alpha", self.alpha, "below 0 the objective bounds nothing from below")
         if not 0 <= self.weight_decay < math.inf:
             raise refused("--weight-decay", self.weight_decay, "it must be 0 or more")
         if not 0 <= self.validation < 1:
             raise refused("--validation", self.validation, "it is a share, 0 or more and below 1")
+
+    def _stated(self, *names: str) -> bool:
+        """Tell whether one of some settings is another than its default."""
+        defaults = {f.name: f.default for f in fields(self)}
+        return any(getattr(self, name) != defaults[name] for name in names)
 
     def _check_together(self) -> None:
         """Refuse settings that contradict each other."""
@@ -255,6 +260,14 @@ class VaeFitConfig:
             (self.beta != 1 and self.objective != "beta",
              f"--beta with --objective {self.objective}", "only that objective reads it",
              "Add --objective beta."),
+            (self._stated("alpha") and self.objective != "alpha",
+             f"--alpha with --objective {self.objective}", "only that objective reads it",
+             "Add --objective alpha."),
+            (self.kl_schedule == "none" and self._stated("beta0", "gamma", "kl_epochs"),
+             "--beta0, --gamma or --kl-epochs without --kl-schedule", "nothing reads it",
+             "Add --kl-schedule warm-up."),
+            (self.refine == 0 and self._stated("refine_lr"),
+             "--refine-lr without --refine", "nothing reads it", "Add --refine 20."),
             (self.refine > 0 and (family.family != "diag" or self.objective != "elbo"),
              f"--refine with --posterior {self.posterior} and --objective {self.objective}",
              "refinement inside the training is that of a diagonal Gaussian by its ELBO",

@@ -57,3 +57,16 @@ def test_a_split_round_trips(place, share):
 def test_other_splits_are_refused_with_an_example(text):
     with pytest.raises(UsageError, match=r"Use cross, test:0\.2 or train:0\.1"):
         parse_calibration_split(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"sampler": "factorised", "rank": 3}, "--rank"),
+        ({"calibrate": "none", "calibration_split": "test:.2"}, "--calibrate none"),
+    ],
+)
+def test_what_nothing_would_read_is_refused(change, word):
+    with pytest.raises(UsageError, match=word):
+        SbnConfig(**change)
+    SbnConfig(sampler="factorised", rank=3, compare=("lowrank",))
