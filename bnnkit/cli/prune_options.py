@@ -149,17 +149,6 @@ Distill = Annotated[
         help="Weight of the original's answers in the loss, 0 to 1; the labels keep the rest.",
     ),
 ]
-Hints = Annotated[
-    float | None,
-    typer.Option(
-        metavar="WEIGHT",
-        min=0,
-        show_default="2 towards a target, else 0",
-        rich_help_panel=_RECOVERY,
-        help="Weight of a loss that draws the outputs of blocks and normalisations towards those "
-        "of the original.",
-    ),
-]
 DistillTemperature = Annotated[
     float,
     typer.Option(metavar="T", rich_help_panel=_RECOVERY, help="Temperature of both answers."),
@@ -244,7 +233,6 @@ class PruneOptions:
     finetune_epochs: FinetuneEpochs = None
     distill: Distill = None
     distill_temperature: DistillTemperature = RecoveryConfig.temperature
-    hints: Hints = None
     reconstruct: Reconstruct = RecoveryConfig.reconstruct
     reestimate_bn: ReestimateBn = RecoveryConfig.reestimate
     include: Include = None
@@ -270,7 +258,6 @@ class PruneOptions:
                 finetune=finetune_share(self.finetune, self.finetune_epochs, train.epochs),
                 distill=self.distill,
                 temperature=self.distill_temperature,
-                hints=self.hints,
                 reconstruct=self.reconstruct,
                 reestimate=self.reestimate_bn,
             ),

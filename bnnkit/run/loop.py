@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -19,7 +19,6 @@ from bnnkit.graph.outputs import main_output
 from bnnkit.io.data import Split
 from bnnkit.methods.base import Method
 from bnnkit.methods.distillation import Teacher
-from bnnkit.methods.hints import Inside, watched
 from bnnkit.run.checkpoints import Checkpoints, TrainState
 from bnnkit.run.compiled import compiled
 from bnnkit.run.precision import Precision
@@ -91,39 +90,30 @@ class Trainer:
         self.optimiser = self._optimiser()
         self.first, self.last = first, last
         self._given = self._infinite()  # an attention mask may be
+        self._compile()
         start = first
         if self.checkpoints is not None:
             state = self.checkpoints.load(self.phase)
             if state is not None:
                 self._restore(state)
                 start = state.epoch
-        with ExitStack() as stack:
-            self._prepare(stack)
-            for epoch in range(start, last):
-                row = self._epoch(epoch)
-                if self.on_epoch is not None:
-                    self.on_epoch(row)
-                if self.checkpoints is not None:
-                    self.checkpoints.save(self._state(epoch + 1))
+        for epoch in range(start, last):
+            row = self._epoch(epoch)
+            if self.on_epoch is not None:
+                self.on_epoch(row)
+            if self.checkpoints is not None:
+                self.checkpoints.save(self._state(epoch + 1))
 
-    def _prepare(self, stack: ExitStack) -> None:
-        """Watch model and teacher where they meet, and compile both where asked.
-
-        Noise runs as it is.
-        """
-        forward, teacher = self.model, self.teacher
-        size = self.config.batch_size if self.config.compile else None
-        if teacher is not None:
-            module = teacher.module
-            if names := [place.name for place in teacher.places]:
-                forward = stack.enter_context(watched(forward, names))
-                module = stack.enter_context(watched(module, names))
-            if size is not None:
-                module = compiled(module, size)
-            teacher = replace(teacher, module=module)
-        if size is not None and self.method is None:
-            forward = compiled(forward, size)
-        self._forward, self._teacher = forward, teacher
+    def _compile(self) -> None:
+        """Let the model and the teacher run compiled, where asked; noise runs as it is."""
+        self._forward, self._teacher = self.model, self.teacher
+        if not self.config.compile:
+            return
+        size = self.config.batch_size
+        if self.method is None:
+            self._forward = compiled(self.model, size)
+        if self.teacher is not None:
+            self._teacher = replace(self.teacher, module=compiled(self.teacher.module, size))
 
     # --- one epoch --------------------------------------------------------------------------
 
@@ -198,15 +188,14 @@ class Trainer:
             group["lr"] = group["peak"] * self._rate(done)
         try:
             x, y = self.precision.place(x, self.device), y.to(self.device, non_blocking=True)
-            logits, inside = self._scores(self._forward, x)
+            logits = self._scores(self._forward, x)
             nll = F.cross_entropy(logits, y)
             objective = nll
             if self.config.label_smoothing:
                 objective = F.cross_entropy(logits, y, label_smoothing=self.config.label_smoothing)
             if self._teacher is not None:
-                answers, wanted = self._scores(self._teacher.answers, x)
+                answers = self._scores(self._teacher.answers, x)
                 objective = self._teacher.blend(objective, logits, answers)
-                objective = objective + self._teacher.hint(inside, wanted)
             loss = objective if self.method is None else objective + self.method.penalty(done)
             if not self._lags:
                 self._finite(loss.detach(), step, x)  # before it has spoilt the weights
@@ -227,14 +216,11 @@ class Trainer:
         wrong = (logits.detach().argmax(1) != y).sum()
         return torch.stack([loss.detach() * len(y), nll.detach() * len(y), wrong]).double()
 
-    def _scores(
-        self, model: Callable[[Tensor], Any], x: Tensor
-    ) -> tuple[Tensor, Sequence[Tensor]]:
-        """Return `[b, classes]` scores of a batch, in float32, and what was watched inside."""
+    def _scores(self, model: Callable[[Tensor], Any], x: Tensor) -> Tensor:
+        """Return `[b, classes]` scores of a batch, in float32."""
         with self.precision.autocast(self.device):
-            output = model(x)
-        output, inside = output if isinstance(output, Inside) else (output, ())
-        return _class_scores(main_output(output).float()), inside
+            output = main_output(model(x))
+        return _class_scores(output.float())
 
     def _train_mode(self) -> None:
         self.model.train()

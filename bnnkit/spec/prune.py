@@ -32,7 +32,7 @@ _NOISE = ("example", "batch")
 
 _FINETUNE, _FINETUNE_TO_TARGET = 0.25, 0.6
 
-_DISTILL_TO_TARGET, _HINTS_TO_TARGET = 0.9, 2.0
+_DISTILL_TO_TARGET = 0.9
 
 _BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9,
           "kib": 2**10, "mib": 2**20, "gib": 2**30}  # fmt: skip
@@ -87,8 +87,6 @@ class RecoveryConfig:
             and six tenths where a target has to be reached, which costs the net more.
         distill: Weight of the original's answers in the loss; the labels keep the rest. None takes
             0.9 where there is a target, and 0 where the evidence alone decides.
-        hints: Weight of what the original gives inside, beside that loss; None takes 2 where
-            there is a target, and 0 where the evidence alone decides.
         temperature: Temperature of both answers in that loss (Hinton et al. 2015).
         reconstruct: Training inputs on which the layers that read closed units are refitted, by
             least squares, to what they gave before; None takes as many as cost little, 0 leaves
@@ -102,7 +100,6 @@ class RecoveryConfig:
 
     finetune: float | None = None
     distill: float | None = None
-    hints: float | None = None
     temperature: float = 4.0
     reconstruct: int | None = None
     reestimate: int = 0
@@ -112,26 +109,11 @@ class RecoveryConfig:
             share_of_one("--finetune", self.finetune)
         if self.distill is not None:
             share_of_one("--distill", self.distill)
-        if self.hints is not None and not 0 <= self.hints < math.inf:
-            raise refused("--hints", self.hints, "it must be 0 or more")
         positive("--distill-temperature", self.temperature)
         if self.reconstruct is not None and self.reconstruct < 0:
             raise refused("--reconstruct", self.reconstruct, "it must be 0 or more")
         if self.reestimate < 0:
             raise refused("--reestimate-bn", self.reestimate, "it must be 0 or more")
-
-    def towards(self, target: bool) -> RecoveryConfig:
-        """Return how much is learned from the original, where that is left open.
-
-        Args:
-            target: Whether the run has a target.
-        """
-        distill, hints = (_DISTILL_TO_TARGET, _HINTS_TO_TARGET) if target else (0.0, 0.0)
-        return replace(
-            self,
-            distill=distill if self.distill is None else self.distill,
-            hints=hints if self.hints is None else self.hints,
-        )
 
 
 @dataclass(frozen=True)
@@ -308,9 +290,10 @@ class PruneConfig:
         if method == "auto":
             learned = self.sbp != SbpConfig() or not target or self.removal_seed is not None
             method = "sbp" if learned else "laplace"
-        return replace(
-            self, target=target, method=method, recovery=self.recovery.towards(bool(target))
-        )
+        recovery = self.recovery
+        if recovery.distill is None:
+            recovery = replace(recovery, distill=_DISTILL_TO_TARGET if target else 0.0)
+        return replace(self, target=target, method=method, recovery=recovery)
 
 
 def _with_gates(target: Target, gates: GateOptions) -> Target:

@@ -9,7 +9,6 @@ from torch import nn
 from bnnkit.errors import TrainingError, UsageError
 from bnnkit.io.data import load_data
 from bnnkit.methods.distillation import Teacher
-from bnnkit.methods.hints import Place
 from bnnkit.run.checkpoints import Checkpoints
 from bnnkit.run.loop import Trainer
 from bnnkit.run.precision import Precision, choose_device, choose_precision
@@ -145,9 +144,8 @@ def test_frozen_batch_norm_keeps_its_statistics(digits):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("places", [(), (Place("1"), Place("4"))])
-def test_compiled_training_is_the_same_training(digits, places):
-    teacher = Teacher(net(), 0.5, 4.0, places, hints=1.0)
+def test_compiled_training_is_the_same_training(digits):
+    teacher = Teacher(net(), 0.5, 4.0)
     plain, fast = net(), net()
     plain[4].p = fast[4].p = 0.0  # compiled dropout draws other numbers
     for model, asked in ((plain, False), (fast, True)):

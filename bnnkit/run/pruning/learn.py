@@ -20,7 +20,7 @@ from bnnkit.run.loop import Trainer
 from bnnkit.run.precision import choose_precision
 from bnnkit.run.pruning.goals import Goal
 from bnnkit.run.pruning.job import Job
-from bnnkit.run.pruning.recover import hinted, recover
+from bnnkit.run.pruning.recover import recover
 from bnnkit.run.pruning.size import small_enough
 from bnnkit.run.pruning.speed import fast_enough
 from bnnkit.run.pruning.stage import Stage
@@ -81,7 +81,6 @@ def train_alone(
     trainer = _trainer(job, model, data, checkpoints)
     config = replace(trainer.config, epochs=epochs.stop)
     trainer = replace(trainer, config=config, phase=phase, title=title, on_epoch=None)
-    trainer = hinted(job, trainer, torch.ones(job.structure.n_units, dtype=torch.bool))
     trainer.run(epochs.start, epochs.stop)
     return trainer.model.cpu().eval()
 
@@ -94,9 +93,9 @@ def _decides_at_once(job: Job) -> bool:
 def _trainer(job: Job, model: nn.Module, data: Split, checkpoints: Checkpoints) -> Trainer:
     precision = choose_precision(job.config.train.precision, job.device)
     recovery, teacher = job.config.recovery, None
-    if recovery.distill or recovery.hints:
+    if recovery.distill:
         original = precision.prepare(job.teacher().to(job.device))
-        teacher = Teacher(original, recovery.distill or 0.0, recovery.temperature)
+        teacher = Teacher(original, recovery.distill, recovery.temperature)
     return Trainer(
         precision.prepare(model.to(job.device)),
         data,

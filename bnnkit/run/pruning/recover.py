@@ -11,7 +11,6 @@ from torch.optim.swa_utils import update_bn
 from bnnkit.graph.count import count_macs
 from bnnkit.graph.settle import slim_exactly
 from bnnkit.methods import Decision
-from bnnkit.methods.hints import meeting_places
 from bnnkit.methods.reconstruct import Refit, reconstruct, refittable
 from bnnkit.run.loop import Trainer
 from bnnkit.run.precision import full_precision
@@ -19,13 +18,11 @@ from bnnkit.run.pruning.job import Job
 from bnnkit.run.pruning.stage import Stage
 from bnnkit.run.verify import proof_size
 
-__all__ = ["hinted", "recover"]
+__all__ = ["recover"]
 
 _FAULTS = (RuntimeError, TypeError, AttributeError, LookupError, ValueError)
 _BATCH = 64
 _MOST, _LEAST = 1024, 128
-_LOOK = 8
-"""Inputs that tell where two nets can be compared."""
 _WORK = 4e12
 """Multiply-accumulates that looking at inputs may take: a few minutes of one core."""
 
@@ -50,28 +47,8 @@ def recover(
     slimmed = slim_exactly(model, stage.structure, decision.keep, decision.theta, inputs)
     job.progress.stop()
     slim = trainer.precision.prepare(slimmed.model.to(job.device))
-    after = stage.after(decision, slim)
-    _train_on(job, replace(trainer, model=slim), after.keep, epochs, phase)
-    return replace(after, model=slim.cpu().eval(), refits=refits)
-
-
-def hinted(job: Job, trainer: Trainer, keep: Tensor) -> Trainer:
-    """Let a net learn what the original gives inside as well, where that is asked for.
-
-    Args:
-        job: The run.
-        trainer: Holds the net.
-        keep: `[units of the run]` bool, what the net has of the original.
-    """
-    weight, teacher = job.config.recovery.hints, trainer.teacher
-    if not weight or teacher is None:
-        return trainer
-    kept = job.structure.kept_indices(keep)
-    (x,) = _inputs(job, trainer, _LOOK)
-    places = meeting_places(trainer.model, teacher.module, kept, x)
-    if not places:
-        job.notes.append("--hints: the slim net has no output inside that the original has too")
-    return replace(trainer, teacher=replace(teacher, places=places, hints=weight))
+    _train_on(job, replace(trainer, model=slim), epochs, phase)
+    return replace(stage.after(decision, slim.cpu().eval()), refits=refits)
 
 
 def _refit(job: Job, stage: Stage, decision: Decision, trainer: Trainer) -> tuple[Refit, ...]:
@@ -126,7 +103,7 @@ def _inputs(job: Job, trainer: Trainer, count: int) -> list[Tensor]:
     return out
 
 
-def _train_on(job: Job, trainer: Trainer, keep: Tensor, epochs: range, phase: str) -> None:
+def _train_on(job: Job, trainer: Trainer, epochs: range, phase: str) -> None:
     """Measure the statistics of batch norm anew where asked, then train."""
     if count := job.config.recovery.reestimate:
         job.progress.start("measuring batch-norm statistics")
@@ -141,4 +118,4 @@ def _train_on(job: Job, trainer: Trainer, keep: Tensor, epochs: range, phase: st
                       trainer.model, device=job.device)  # fmt: skip
         job.progress.stop()
     if len(epochs):
-        replace(hinted(job, trainer, keep), phase=phase).run(epochs.start, epochs.stop)
+        replace(trainer, phase=phase).run(epochs.start, epochs.stop)
