@@ -80,7 +80,7 @@ def vae_eval(
         typer.Option(
             metavar="RUN",
             rich_help_panel=_PANEL,
-            help="Take the posteriors of a run of vae-refine, in place of the encoder's.",
+            help="Take the posteriors of a run of vae-refine, in place of the model's own.",
         ),
     ] = None,
     limit: FirstTest = _DEFAULT.limit or 0,
@@ -134,7 +134,8 @@ def vae_eval(
     """Judge a pretrained VAE: bound, likelihood by importance sampling, latents, pictures.
 
     The two layers of PyTorch's own example (fc1, fc21, fc22, fc3, fc4) are known by their names;
-    other files need --arch. What was assumed is said. Latents may be binary (belief nets).
+    other files need --arch. What was assumed is said. Latents may be binary (belief nets). Of a run
+    of vae-fit the posterior that it trained is judged, beside the encoder's Gaussian.
     """
     from bnnkit.cli.console import progress_reporter
     from bnnkit.cli.outcome import conclude

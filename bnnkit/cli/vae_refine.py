@@ -192,8 +192,9 @@ def vae_refine(
 ) -> None:
     """Refine the posterior of each datum under a pretrained VAE, and measure what it gains.
 
-    No weight changes. A refined bound is never below the encoder's. PyTorch's own example (fc1,
-    fc21, fc22, fc3, fc4) is known by its names; other files need --arch. What was assumed is said.
+    No weight changes. A refined bound is never below the one that it started from: the encoder's,
+    or that of a Gaussian posterior which vae-fit trained. PyTorch's own example (fc1, fc21, fc22,
+    fc3, fc4) is known by its names; other files need --arch. What was assumed is said.
     Nets with binary latents (belief nets) are refined by adaptive importance sampling.
     """
     from bnnkit.cli.console import progress_reporter

@@ -10,6 +10,7 @@ from bnnkit.io.atomic import atomic_directory, atomic_path, refuse_replacing
 from bnnkit.spec import Plan, Report
 
 __all__ = [
+    "AUTOENCODER_JSON",
     "CHECKPOINT",
     "DECODER_ONNX",
     "DENSITIES_PNG",
@@ -53,6 +54,7 @@ REPORT_HTML = "report.html"
 METRICS = "metrics.jsonl"
 DISCRIMINATOR = "discriminator.safetensors"
 PROPOSAL = "proposal.safetensors"
+AUTOENCODER_JSON = "autoencoder.json"
 POSTERIOR = "posterior.safetensors"
 POSTERIOR_JSON = "posterior.json"
 SAMPLES_PNG = "samples.png"
@@ -77,6 +79,7 @@ _NAMES = frozenset(
         MODEL_PT2,
         MODEL_ONNX,
         PLAN,
+        AUTOENCODER_JSON,
         REPORT_JSON,
         REPORT_HTML,
         METRICS,

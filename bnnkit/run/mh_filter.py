@@ -92,7 +92,7 @@ def mh_filter(
         refuse_unmeasured(gates, ("filtered",))
     model = generator.model
     out = Path(out or f"{Path(model.file or (model.arch or 'generator')).stem}-mh-filter")
-    check_place(out, force=force)
+    check_place(out, force=force, reads=[model.file])
     clock = clock or Stopwatch()
     with torch_threads(config.threads), full_precision():
         with clock.phase("open"):

@@ -75,7 +75,7 @@ def prune(
     spec, named = as_model_spec(model, arch), as_data_spec(data)
     out = Path(out or f"{Path(spec.file or spec.arch or 'model').stem}-prune")
     check_prune(config, gates)
-    check_place(out, force=force)
+    check_place(out, force=force, reads=[spec.file])
     device = choose_device(config.train.device)
     bench = set_up(spec, named, seed=config.train.seed)
     check_rebuildable(bench.spec, bench.module)

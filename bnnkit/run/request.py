@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import torch
@@ -121,16 +121,24 @@ def _check_setting(config: PruneConfig, at: dict[str, str]) -> None:
             )
 
 
-def check_place(out: Path, *, force: bool) -> None:
+def check_place(out: Path, *, force: bool, reads: Iterable[str | Path | None] = ()) -> None:
     """Refuse a run directory that could not be written when the run ends.
 
     Args:
         out: The run directory.
         force: Whether an earlier run there may be replaced.
+        reads: Files and folders that the run reads, which it would replace.
 
     Raises:
-        UsageError: It is a finished run, somebody's own folder, a file, or not writable.
+        UsageError: It is a finished run, somebody's own folder, a file, or not writable, or it
+            holds what the run reads.
     """
+    for path in (Path(named).resolve() for named in reads if named is not None):
+        if out.resolve() in (path, *path.parents) and is_run_directory(out):
+            raise UsageError(
+                "Writing a run", repr(str(out)), "the run reads it, and would replace it",
+                "Name another directory with --out.",
+            )  # fmt: skip
     if is_run_directory(out) and not force:
         raise UsageError(
             "Writing a run", repr(str(out)), "it is a finished run",

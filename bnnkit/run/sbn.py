@@ -91,7 +91,7 @@ def sbn_fit(
     config, started = config or SbnConfig(), datetime.now(UTC)
     spec = as_model_spec(model, arch)
     out = Path(out or f"{Path(spec.file or spec.arch or 'model').stem}-sbn-fit")
-    check_place(out, force=force)
+    check_place(out, force=force, reads=[spec.file])
     job = _prepare(spec, as_data_spec(data), config, progress or SilentProgress())
     others = load_members(job.bench, [as_model_spec(m, spec.arch) for m in members])
     with torch_threads(config.threads), full_precision():

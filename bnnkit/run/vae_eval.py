@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,18 +33,21 @@ from bnnkit.run.reporting.html import render_html
 from bnnkit.run.request import check_place
 from bnnkit.run.setup import as_data_spec
 from bnnkit.run.vae import pictures
-from bnnkit.run.vae.files import read_refined, unread_posterior
+from bnnkit.run.vae.files import read_refined
 from bnnkit.run.vae.measure import (
     advancing,
     amortised,
     bound_figures,
+    gain_figures,
     importance_curve,
     importance_rows,
     latent_figures,
+    measured_bound,
     nats,
     sample_importance,
 )
 from bnnkit.run.vae.setup import VaeBench, as_vae_spec, run_stem, set_up_vae
+from bnnkit.run.vae.trained import refined_from, trained_posterior
 from bnnkit.spec import DataSpec, ModelSpec, Report
 from bnnkit.spec.gates import GateOptions
 from bnnkit.spec.vae import VaeSpec
@@ -68,10 +71,11 @@ def vae_eval(
     """Measure a pretrained variational autoencoder and write a run directory.
 
     Args:
-        model: The checkpoint, and what its numbers mean; it is not changed.
+        model: The checkpoint, and what its numbers mean; it is not changed. Of a run of `vae-fit`
+            the posterior that it trained is judged.
         data: What it was trained on.
         config: Data, samples and pictures; the defaults are the command's.
-        refined: A run of `vae-refine`, whose posteriors are judged in place of the encoder's.
+        refined: A run of `vae-refine`, whose posteriors are judged in place of the model's.
         out: The run directory; `<model stem>-vae-eval` in the working directory if None.
         gates: Limits that the report judges itself by.
         force: Replace what is in `out`.
@@ -89,19 +93,16 @@ def vae_eval(
         refuse_unmeasured(gates, ("slim",))
     spec = as_vae_spec(model)
     out = Path(out or f"{run_stem(spec)}-vae-eval")
-    check_place(out, force=force)
+    check_place(out, force=force, reads=[spec.model.file, refined])
     device = choose_device(config.device)
     with torch_threads(config.threads):
         bench = set_up_vae(spec, as_data_spec(data), seed=config.seed, device=str(device))
         _refuse_annealing(bench, config)
         x = bench.test(config.limit)
-        encoder = amortised(bench, x, config.batch_size)
-        q = encoder
-        if refined is not None:
-            q = read_refined(Path(refined), bench, x, encoder)
-        sections = _measure(bench, x, q, config, refined, progress or SilentProgress())
-        sections["model"]["notes"] += unread_posterior(spec.model.file)
-        grids = _grids(bench, x, q, sections["latents"]["kl"], config)
+        judged, notes = _judged(bench, x, config, refined)
+        sections = _measure(bench, x, judged, config, progress or SilentProgress())
+        sections["model"]["notes"] += notes
+        grids = _grids(bench, x, judged.q, sections["latents"]["kl"], config)
     sections["grids"] = [pictures.grid(name, images) for name, _, images in grids]
     with run_directory(out, force=True) as folder:
         for _, name, images in grids:
@@ -117,23 +118,62 @@ def vae_eval(
     return report
 
 
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """The posterior that is judged.
+
+    Args:
+        kind: Whose it is: `encoder`, `trained` or `refined`.
+        q: Of the n data.
+        encoder: What the encoder says of them.
+        family: Of a trained one, as `--posterior` names it.
+        run: Where a refined one was read from.
+    """
+
+    kind: str
+    q: Posterior
+    encoder: Posterior
+    family: str | None = None
+    run: str | None = None
+
+
+def _judged(
+    bench: VaeBench, x: Tensor, config: VaeEvalConfig, refined: str | Path | None
+) -> tuple[_Judged, list[str]]:
+    """Return the posterior to judge: a refined one if named, else a trained one if there is one.
+
+    Notes come with it.
+    """
+    notes: list[str] = []
+    size = config.batch_size
+    encoder = amortised(bench, x, size)
+    trained = trained_posterior(bench, x, notes)
+    if refined is not None:
+        begun = amortised(refined_from(bench, trained), x, size)
+        q = read_refined(Path(refined), bench, x, begun)
+        return _Judged("refined", q, encoder, run=str(refined)), notes
+    if trained is None:
+        return _Judged("encoder", encoder, encoder), notes
+    q = amortised(trained.bench, x, size)
+    return _Judged("trained", q, encoder, family=str(trained.family)), notes
+
+
 def _measure(
-    bench: VaeBench,
-    x: Tensor,
-    q: Posterior,
-    config: VaeEvalConfig,
-    refined: str | Path | None,
-    progress: Progress,
+    bench: VaeBench, x: Tensor, judged: _Judged, config: VaeEvalConfig, progress: Progress
 ) -> dict[str, Any]:
     """Return the report's sections of figures."""
-    kind, size = "encoder" if refined is None else "refined", config.batch_size
-    bound = bound_figures(bench, x, q, config.elbo_samples, config.seed, size)
+    kind, q, size = judged.kind, judged.q, config.batch_size
+    how = (config.elbo_samples, config.seed, size)
+    parts = measured_bound(bench, x, q, *how)
+    bound = bound_figures(bench, q, parts, config.elbo_samples)
+    if q is not judged.encoder:
+        bound |= gain_figures(parts, measured_bound(bench, x, judged.encoder, *how))
     found = sample_importance(bench, x, q, config.samples, config.seed + 1, size, progress)
     rows = importance_rows(found, kind, config.samples)
     sections = {
         **bench.describe(),
         "method": {"name": "vae-eval", "config": asdict(config)},
-        "posterior": {"kind": kind, "run": None if refined is None else str(refined)},
+        "posterior": {"kind": kind, "family": judged.family, "run": judged.run},
         "bound": bound,
         "importance": rows,
         "importance_curve": importance_curve({kind: found}),

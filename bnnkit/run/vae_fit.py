@@ -59,7 +59,7 @@ def vae_fit(
     config, started = config or VaeFitConfig(), datetime.now(UTC)
     spec = as_vae_spec(model)
     out = Path(out or f"{run_stem(spec)}-vae-fit")
-    check_place(out, force=force)
+    check_place(out, force=force, reads=[spec.model.file])
     device = str(choose_device(config.device))
     request = FitRequest(
         spec, as_data_spec(data), config, device, out, resume, force, progress or SilentProgress()

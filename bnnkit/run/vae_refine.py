@@ -32,8 +32,8 @@ from bnnkit.run.reporting.html import render_html
 from bnnkit.run.request import check_place
 from bnnkit.run.setup import as_data_spec
 from bnnkit.run.vae import pictures
-from bnnkit.run.vae.files import unread_posterior, write_refined
-from bnnkit.run.vae.gap import split_gap
+from bnnkit.run.vae.files import write_refined
+from bnnkit.run.vae.gap import split_gap, trained_bound
 from bnnkit.run.vae.measure import (
     advancing,
     importance_curve,
@@ -45,6 +45,7 @@ from bnnkit.run.vae.measure import (
 from bnnkit.run.vae.onnx import write_vae_onnx
 from bnnkit.run.vae.refining import family_of, refine_posteriors
 from bnnkit.run.vae.setup import VaeBench, as_vae_spec, check_range, run_stem, set_up_vae
+from bnnkit.run.vae.trained import TrainedPosterior, refined_from, trained_posterior
 from bnnkit.run.verify import require
 from bnnkit.spec import DataSpec, ModelSpec, Report
 from bnnkit.spec.gates import GateOptions
@@ -52,6 +53,13 @@ from bnnkit.spec.vae import VaeSpec
 from bnnkit.spec.vae_refine import VaeRefineConfig
 
 __all__ = ["vae_refine"]
+
+_OWNERS = {"encoder": "encoder's", "trained": "trained posterior's"}
+"""Whose the posteriors are that refinement starts from."""
+_EXPORT_NOTE = (
+    "The ONNX files know the encoder's Gaussian alone: no refinement in them starts from the "
+    "trained posterior."
+)
 
 
 def vae_refine(
@@ -68,7 +76,8 @@ def vae_refine(
     """Refine the posterior of each test datum, measure the gain, and write a run directory.
 
     Args:
-        model: The checkpoint, and what its numbers mean; no weight of it is changed.
+        model: The checkpoint, and what its numbers mean; no weight of it is changed. Of a run of
+            `vae-fit`, refinement starts from a Gaussian posterior that it trained.
         data: What it was trained on.
         config: Refinement and comparisons; the defaults are the command's.
         out: The run directory; `<model stem>-vae-refine` in the working directory if None.
@@ -89,7 +98,7 @@ def vae_refine(
         refuse_unmeasured(gates, ("slim", "paired", *(["checks"] if config.formats else [])))
     spec = as_vae_spec(model)
     out = Path(out or f"{run_stem(spec)}-vae-refine")
-    check_place(out, force=force)
+    check_place(out, force=force, reads=[spec.model.file])
     device, progress = choose_device(config.device), progress or SilentProgress()
     seed = config.refine.seed
     with torch_threads(config.threads), run_directory(out, force=True) as folder:
@@ -98,21 +107,29 @@ def vae_refine(
         config = replace(config, refine=how)
         outside = {name: _outside(bench, as_data_spec(data), name, config) for name in config.ood}
         x = bench.test(config.limit)
-        refined = _refine(bench, x, config, "refining", progress)
-        sections = _measure(bench, x, refined, config, progress)
-        sections["model"]["notes"] += unread_posterior(spec.model.file)
+        notes: list[str] = []
+        trained = trained_posterior(bench, x, notes)
+        begun = refined_from(bench, trained)
+        refined = _refine(begun, x, config, "refining", progress)
+        start = "encoder" if begun is bench else "trained"
+        sections = _measure(bench, x, refined, config, start, progress)
+        sections["model"]["notes"] += notes
+        if trained is not None:
+            _tell_trained(sections, trained, x[: config.gap], seed)
         sections["ood"] = [
-            _told_apart(bench, name, refined, other, config, progress)
+            _told_apart(begun, name, refined, other, config, start, progress)
             for name, other in outside.items()
         ]
         images = pictures.reconstructions(bench, x, [refined.amortised, refined.posterior])
         write_grid(
             pictures.drawable(images), folder / RECONSTRUCTIONS_PNG, columns=pictures.COLUMNS
         )
-        title = "Data, the encoder's reconstructions, the refined ones"
+        title = f"Data, the {_OWNERS[start]} reconstructions, the refined ones"
         sections["grids"] = [pictures.grid(title, images)]
         write_refined(folder, refined, family_of(bench, how), bench, x)
         sections |= _export(folder, bench, x, config, sections["model"]["notes"], progress)
+        if start == "trained" and "onnx" in config.formats:
+            sections["model"]["notes"].append(_EXPORT_NOTE)
         provenance = collect_provenance(
             argv, seed=seed, device=str(device), threads=config.threads, started=started
         )
@@ -122,6 +139,21 @@ def vae_refine(
         write_report(folder, report)
         write_text(folder / REPORT_HTML, render_html(report))
     return report
+
+
+def _tell_trained(
+    sections: dict[str, Any], trained: TrainedPosterior, x: Tensor, seed: int
+) -> None:
+    """Say where refinement started, and what bound the trained posterior has on the gap's data."""
+    note = f"Refinement starts from the run's own posterior, {trained.family}."
+    if not trained.family.closed:
+        note = (
+            "Refinement starts at the encoder's Gaussian: the run's own posterior, "
+            f"{trained.family}, is none. vae-eval judges it."
+        )
+    sections["model"]["notes"].append(note)
+    if "gap" in sections:
+        sections["gap"]["trained"] = trained_bound(trained.bench, x, seed)
 
 
 def _outside(bench: VaeBench, data: DataSpec, name: str, config: VaeRefineConfig) -> Tensor:
@@ -153,19 +185,28 @@ def _refine(
 
 
 def _measure(
-    bench: VaeBench, x: Tensor, refined: Refined, config: VaeRefineConfig, progress: Progress
+    bench: VaeBench,
+    x: Tensor,
+    refined: Refined,
+    config: VaeRefineConfig,
+    start: str,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Return the report's sections of figures."""
     seed, size = config.refine.seed, config.refine.batch_size
     estimates = {
         kind: sample_importance(bench, x, q, config.importance, seed + 1, size, progress)
-        for kind, q in (("encoder", refined.amortised), ("refined", refined.posterior))
+        for kind, q in ((start, refined.amortised), ("refined", refined.posterior))
     }
-    before, after = estimates["encoder"], estimates["refined"]
+    before, after = estimates[start], estimates["refined"]
     sections = {
         **bench.describe(),
         "method": {"name": "vae-refine", "config": asdict(config)},
-        "refinement": {"family": family_of(bench, config.refine), **_refinement(refined, config)},
+        "refinement": {
+            "family": family_of(bench, config.refine),
+            "start": start,
+            **_refinement(refined, config),
+        },
         "original": {"elbo": nats(refined.elbo_before), "nll": nats(-before.log_p[-1])},
         "slim": {"elbo": nats(refined.elbo_after), "nll": nats(-after.log_p[-1])},
         "paired": {
@@ -214,6 +255,7 @@ def _told_apart(
     inside: Refined,
     other: Tensor,
     config: VaeRefineConfig,
+    start: str,
     progress: Progress,
 ) -> dict[str, Any]:
     """Return how well likelihood regret tells other data apart, beside the bound itself."""
@@ -221,7 +263,7 @@ def _told_apart(
     word = "bound" if bench.auto.is_bound else "objective"
     scores = {
         "likelihood regret": (likelihood_regret(inside), likelihood_regret(outside)),
-        f"minus the encoder's {word}": (-inside.elbo_before, -outside.elbo_before),
+        f"minus the {_OWNERS[start]} {word}": (-inside.elbo_before, -outside.elbo_before),
         f"minus the refined {word}": (-inside.elbo_after, -outside.elbo_after),
     }
     rows = [

@@ -145,3 +145,15 @@ def test_a_pickle_without_an_architecture_is_refused_before_training(tmp_path):
         with pytest.raises(ArchitectureError, match="--arch"):
             run(spec, DataSpec("digits", limit=100), config, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_does_not_replace_what_it_reads(tmp_path):
+    run = tmp_path / "run"
+    (run / "checkpoint").mkdir(parents=True)
+    (run / "report.json").write_text("{}")
+    (run / "model.safetensors").touch()
+    for read in (run, run / "model.safetensors", run / "checkpoint" / ".." / "model.safetensors"):
+        with pytest.raises(UsageError, match="reads it"):
+            check_place(run, force=True, reads=[None, read])
+    check_place(run, force=True, reads=[tmp_path / "other.pt"])
+    check_place(tmp_path / "next", force=False, reads=[run])

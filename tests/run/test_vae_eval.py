@@ -98,7 +98,10 @@ def test_likelihoods_meet_quadrature(example_vae, tmp_path, quadrature):
 def test_refined_posteriors_are_read_again(refined, example_vae, tmp_path):
     refinement, run = refined
     body = vae_eval(str(example_vae), "digits", QUICK, refined=run, out=tmp_path / "run").to_dict()
-    assert body["posterior"] == {"kind": "refined", "run": str(run)}
+    assert body["posterior"] == {"kind": "refined", "family": None, "run": str(run)}
+    gain = value(body["bound"]["elbo"]) - value(body["bound"]["encoder_elbo"])
+    assert value(body["bound"]["encoder_gain"]) == pytest.approx(gain)
+    assert gain > 0
     after = load_file(run / "refined.safetensors")["elbo_after"]
     assert value(body["bound"]["elbo"]) == pytest.approx(float(after.mean()), abs=0.1)
     # the same seed, samples and posteriors

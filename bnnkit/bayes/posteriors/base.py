@@ -23,12 +23,15 @@ class Posterior(ABC):
     closed_kl: ClassVar[bool] = True
     """Whether `kl` is a closed form."""
 
+    has_density: ClassVar[bool] = True
+    """Whether `log_prob` knows any z, and not `sample` its own draws alone."""
+
     @abstractmethod
     def sample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return draws and their log densities.
 
         Args:
-            noise: Standard normal numbers `[s, n, d]`.
+            noise: Standard normal numbers `[s, n, noise_width]`.
 
         Returns:
             z `[s, n, d]`, and log q(z) in nats `[s, n]`; both carry a gradient.
@@ -36,7 +39,7 @@ class Posterior(ABC):
 
     @abstractmethod
     def log_prob(self, z: Tensor) -> Tensor:
-        """Return log q(z) in nats, `[s, n, d]` to `[s, n]`."""
+        """Return log q(z) in nats, `[s, n, d]` to `[s, n]`, where `has_density`."""
 
     @abstractmethod
     def kl(self) -> Tensor:
@@ -45,6 +48,11 @@ class Posterior(ABC):
     @abstractmethod
     def marginals(self) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of each latent, each `[n, d]`."""
+
+    @property
+    def noise_width(self) -> int:
+        """Normal numbers that a draw takes: d, as wide as the first of `parameters()`."""
+        return self.parameters()[0].shape[-1]
 
     def centre(self) -> Tensor:
         """Return the mean of the latents `[n, d]`."""

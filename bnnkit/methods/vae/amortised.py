@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from bnnkit.bayes.posteriors.diagonal import Diagonal
+from bnnkit.bayes.posteriors import Posterior
 from bnnkit.layers.annealed_chain import AnnealedChain, ChainPath
 from bnnkit.layers.flow_posterior import FlowHead, planar_transforms
 from bnnkit.layers.posterior_heads import DiagonalHead, FullHead, MatrixNormalHead
 from bnnkit.methods.flows import affine_transforms
-from bnnkit.methods.vae.encoding import Encoded
+from bnnkit.methods.vae.encoding import Encoded, FeatureTap
 from bnnkit.methods.vae.latent_model import LatentModel
 from bnnkit.methods.vae.objectives import Terms
+from bnnkit.methods.vae.pushforward import ChainPushforward, FlowPushforward, log_extended
 from bnnkit.spec.vae_fit import PosteriorSpec
 
-__all__ = ["AmortisedPosterior", "Drawn", "terms_of"]
+__all__ = ["AmortisedPosterior", "Drawn", "terms_of", "under_posterior"]
 
 _HIDDEN = 100
 """Width of the hidden layer of a flow's or a transition's network."""
@@ -63,6 +65,15 @@ class AmortisedPosterior(nn.Module):
         vectors = 1 + (self.spec.length if self.spec.family == "hvi" else 0)
         return torch.randn(samples, n, vectors * self.latent, generator=generator)
 
+    def at(self, encoded: Encoded) -> Posterior:
+        """Return q(z | x) of n data, of which the encoder gives this."""
+        if self.spec.closed:
+            q: Posterior = self.head(*encoded)
+            return q
+        if isinstance(self.head, AnnealedChain):
+            return ChainPushforward(*encoded, self.head)
+        return FlowPushforward(*encoded, self.head)
+
     def forward(self, encoded: Encoded, noise: Tensor, *, detach: bool = False) -> Drawn:
         """Return draws with a gradient.
 
@@ -71,23 +82,12 @@ class AmortisedPosterior(nn.Module):
             noise: Of `noise`.
             detach: Whether the gradient of a chain stops before each transition, for AVO.
         """
-        if self.spec.closed:
-            q = self.head(*encoded)
-            z, log_q = q.sample(noise)
-            return Drawn(z, log_q, q.kl())
-        samples, n = noise.shape[:2]
-        first = noise[..., : self.latent]
-        start, log_start = Diagonal(encoded.mean, encoded.log_sigma).sample(first)
-        features = encoded.features.expand(samples, *encoded.features.shape).flatten(0, 1)
-        if self.spec.family != "hvi":
-            z, ladj = self.head(start.flatten(0, 1), features)
-            log_q = log_start - ladj.reshape(samples, n)
-            return Drawn(z.reshape(samples, n, -1), log_q)
-        steps = noise[..., self.latent :].reshape(samples, n, -1, self.latent).movedim(2, 0)
-        context = features.reshape(samples, n, -1)
-        path = self.head(start, log_start, steps, context, detach=detach)
-        extended = path.log_start + (path.log_forward - path.log_reverse).sum(0)
-        return Drawn(path.z[-1], extended, None, path)
+        q = self.at(encoded)
+        if isinstance(q, ChainPushforward):
+            path = q.walk(noise, detach=detach)
+            return Drawn(path.z[-1], log_extended(path), None, path)
+        z, log_q = q.sample(noise)
+        return Drawn(z, log_q, q.kl() if q.closed_kl else None)
 
 
 def _head(spec: PosteriorSpec, latent: int, features: int, seed: int) -> nn.Module:
@@ -106,6 +106,23 @@ def _head(spec: PosteriorSpec, latent: int, features: int, seed: int) -> nn.Modu
     return FlowHead(
         affine_transforms(spec.family, latent, features, spec.length, (_HIDDEN,), seed)
     )
+
+
+def under_posterior(
+    model: LatentModel, tap: FeatureTap, posterior: AmortisedPosterior
+) -> LatentModel:
+    """Return a model whose q(z | x) is a trained posterior, and no longer its encoder's Gaussian.
+
+    Args:
+        model: The model.
+        tap: Its encoder, with features.
+        posterior: What was trained on them.
+    """
+
+    def family(*encoded: Tensor) -> Posterior:
+        return posterior.at(Encoded(*encoded))
+
+    return replace(model, encode=tap, family=family)
 
 
 def terms_of(model: LatentModel, x: Tensor, drawn: Drawn) -> Terms:

@@ -29,7 +29,7 @@ class FeatureTap:
     """An encoder with the features that its last fully connected layer reads.
 
     Where it has none, mean and log sigma are the features. The encoder's code is not changed: a
-    hook on that layer keeps its input.
+    hook on that layer keeps its input while it encodes.
 
     Args:
         encode: Data `[n, D]` to mean and log sigma, each `[n, d]`.
@@ -45,18 +45,20 @@ class FeatureTap:
     ) -> None:
         self._encode = encode
         self._read: Tensor | None = None
-        layer = _last_linear(encode, module, example)
-        self._layer = layer
-        if layer is not None:
-            layer.register_forward_pre_hook(self._keep)
+        self._layer = _last_linear(encode, module, example)
         with torch.no_grad():
             self.width = self(example).features.shape[1]
 
     def __call__(self, x: Tensor) -> Encoded:
         """Encode data `[n, D]`."""
-        mean, log_sigma = self._encode(x)
         if self._layer is None:
+            mean, log_sigma = self._encode(x)
             return Encoded(mean, log_sigma, torch.cat([mean, log_sigma], 1))
+        hook = self._layer.register_forward_pre_hook(self._keep)
+        try:
+            mean, log_sigma = self._encode(x)
+        finally:
+            hook.remove()
         assert self._read is not None  # the layer has run
         features, self._read = self._read, None
         return Encoded(mean, log_sigma, features)

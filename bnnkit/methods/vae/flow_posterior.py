@@ -17,21 +17,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from bnnkit.bayes.posteriors import Posterior
-from bnnkit.methods.vae.latent_model import log_standard_normal
+from bnnkit.methods.vae.by_draws import ByDraws
 
 __all__ = ["Flow"]
 
-_DRAWS = 256
-
 
 @dataclass(frozen=True, eq=False)
-class Flow(Posterior):
+class Flow(ByDraws):
     """Affine coupling layers over N(mean, diag sigma²); T layers of h hidden units.
 
     Args:
@@ -47,8 +44,6 @@ class Flow(Posterior):
     first: Tensor
     bias: Tensor
     second: Tensor
-
-    closed_kl: ClassVar[bool] = False
 
     @classmethod
     def amortised(
@@ -83,17 +78,6 @@ class Flow(Posterior):
             u, stretch = (u - t) * (-s).exp(), stretch + s.sum(-1)
         return self._log_base(u) - stretch
 
-    def kl(self) -> Tensor:
-        """Return an estimate of KL(q || N(0, I)) by fixed draws, in nats `[n]`."""
-        z, log_q = self.sample(self._fixed())
-        prior = log_standard_normal(z)
-        return (log_q - prior).mean(0)
-
-    def marginals(self) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation of each latent by fixed draws, each `[n, d]`."""
-        z, _ = self.sample(self._fixed())
-        return z.mean(0), z.std(0)
-
     def _coupling(self, layer: int, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return s and t `[s, n, d]`, zero for the latents that stay."""
         d = u.shape[-1]
@@ -108,8 +92,3 @@ class Flow(Posterior):
         d = noise.shape[-1]
         volume = self.log_sigma.sum(-1) + 0.5 * d * math.log(2 * math.pi)
         return -0.5 * noise.square().sum(-1) - volume
-
-    def _fixed(self) -> Tensor:
-        source = torch.Generator().manual_seed(0)
-        shape = (_DRAWS, *self.mean.shape)
-        return torch.randn(shape, generator=source).to(self.mean)

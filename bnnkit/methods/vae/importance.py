@@ -14,6 +14,9 @@ k       `k_hat`      shape of the tail of the weights (`bayes.pareto`); above 0.
                      still rising, whatever its standard error says
 ======  ===========  ================================================================
 
+Of a chain, log q is that of all its states with the transitions back taken off: both are bounds
+in the extended space, and so on log p(x).
+
 The standard error of L_S is that of the mean weight, by the delta method: sqrt(1/ESS - 1/S).
 
 References:
@@ -109,7 +112,7 @@ def log_weights(
     parts = []
     for first in range(0, samples, chunk):
         count = min(chunk, samples - first)
-        z, log_q = posterior.sample(_normal(count, x, model.latent, generator))
+        z, log_q = posterior.sample(_normal(count, x, posterior, generator))
         parts.append((model.log_joint(x, z) - log_q).double())
     return torch.cat(parts).nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
 
@@ -180,8 +183,7 @@ def _parts(
     chunk = max(1, _ROWS // len(x))
     likelihood, divergence = [], []
     for first in range(0, samples, chunk):
-        noise = _normal(min(chunk, samples - first), x, model.latent, generator)
-        z, log_q = q.sample(noise)
+        z, log_q = q.sample(_normal(min(chunk, samples - first), x, q, generator))
         likelihood.append(model.log_likelihood(x, z).double())
         divergence.append((log_q - model.log_prior(z)).double())
     log_p, kl = torch.cat(likelihood), torch.cat(divergence)
@@ -193,8 +195,8 @@ def _parts(
     return log_p.mean(0) - exact, log_p.mean(0), exact, kl.mean(0), se
 
 
-def _normal(count: int, x: Tensor, latent: int, generator: torch.Generator) -> Tensor:
-    shape = (count, len(x), latent)
+def _normal(count: int, x: Tensor, q: Posterior, generator: torch.Generator) -> Tensor:
+    shape = (count, len(x), q.noise_width)
     return torch.randn(shape, generator=generator, device=generator.device).to(x.device)
 
 

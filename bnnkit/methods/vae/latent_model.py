@@ -31,7 +31,7 @@ class LatentModel:
 
     Args:
         encode: Data `[n, D]` to what `family` takes: mean and log sigma of continuous latents,
-            each `[n, d]`; logits of binary ones.
+            each `[n, d]`, and features under a trained posterior; logits of binary ones.
         decode: Latents `[m, d]` to the parameters of the likelihood, each `[m, D]`,
             `[m, D, 256]` or of a shape that broadcasts to it (a shared variance).
         likelihood: One of `bayes.likelihoods.LIKELIHOODS`.

@@ -27,10 +27,16 @@ class DatumNoise:
         self._latent = latent
         self._like = like
 
-    def draw(self, samples: int) -> Tensor:
-        """Return the next numbers of each stream, `[samples, n, d]`."""
-        drawn = torch.empty(len(self._streams), samples, self._latent)
-        for row, stream in zip(drawn, self._streams, strict=True):
+    def draw(self, samples: int, rows: Tensor | None = None) -> Tensor:
+        """Return the next numbers of each stream, `[samples, n, d]`.
+
+        Args:
+            samples: How many.
+            rows: Which data's streams go on, `[n]` of their indices; None means all.
+        """
+        chosen = self._streams if rows is None else [self._streams[i] for i in rows.tolist()]
+        drawn = torch.empty(len(chosen), samples, self._latent)
+        for row, stream in zip(drawn, chosen, strict=True):
             row.normal_(generator=stream)
         return drawn.transpose(0, 1).to(self._like)
 

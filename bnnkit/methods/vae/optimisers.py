@@ -154,7 +154,7 @@ def make_stepper(
         model: Decoder and prior.
         x: `[n, D]`.
         q: Where to start.
-        amortised: The encoder's mean and log sigma, each `[n, d]`.
+        amortised: Mean and log sigma of q(z | x) before refinement, each `[n, d]`.
     """
     if optimiser == "natural":
         mean, log_sigma = amortised

@@ -1,13 +1,18 @@
 r"""Refinement of the posteriors of single data, starting from what a trained encoder says.
 
+What it says is the model's own q(z | x): the encoder's Gaussian, or a trained one with
+correlations, from which a family starts as far as it can hold them. "The encoder's posterior"
+below is either.
+
 Four sets of draws are kept apart, each with numbers of the datum's own:
 
 1. *steps*: K times S fresh draws that move the posterior;
 2. *judging*: a fixed set under which iterates after the first step, half of them
    and all are compared; the best is kept;
 3. *deciding*: one more set, under which the best iterate is compared with the encoder's
-   posterior. Where the gain is not above half its standard error over draws, or not a number,
-   the encoder's stays. On a set that chose the iterate the winner would look better than it is;
+   posterior, and further ones for data where that does not make it clear. Where the gain is not
+   above half its standard error over draws, or not a number, the encoder's stays. On a set that
+   chose the iterate the winner would look better than it is;
 4. *reporting*: fresh draws, the same before and after. A datum that shows a loss under these too
    keeps the encoder's posterior, so that no refined bound is reported below the old one. This is
    all that is chosen by them: it lifts the mean gain by no more than the losses it takes out.
@@ -32,8 +37,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnnkit.bayes.posteriors import Diagonal, Posterior
-from bnnkit.methods.vae.families import fall_back, start
+from bnnkit.bayes.posteriors import Posterior
+from bnnkit.methods.vae.deciding import gains
+from bnnkit.methods.vae.families import as_diagonal, fall_back, start
 from bnnkit.methods.vae.latent_model import LatentModel
 from bnnkit.methods.vae.noise import DatumNoise, balanced, datum_seeds
 from bnnkit.methods.vae.optimisers import bound_samples, make_stepper
@@ -124,8 +130,8 @@ def refine(
 @torch.no_grad()
 def _refine_batch(model: LatentModel, x: Tensor, config: RefineConfig, seeds: Tensor) -> Refined:
     began = time.process_time()
-    amortised = Diagonal(*model.encode(x))
-    noise = DatumNoise(seeds, model.latent, amortised.mean)
+    amortised = model.amortised(x)
+    noise = DatumNoise(seeds, model.latent, amortised.centre())
     best, curves = _ascend(model, x, amortised, config, noise)
     draws = (config.judged, config.reported)
     return settle(model, x, (amortised, best), noise, draws, curves=curves, began=began)
@@ -148,17 +154,13 @@ def settle(
         x: Data `[n, D]`.
         pair: The encoder's posterior, and the best iterate.
         noise: The data's own streams.
-        draws: Numbers of draws that decide, and that report.
+        draws: Numbers of draws that decide at first, and that report.
         curves: Bounds by step, `[n, steps + 1]`.
         began: CPU time at which the refinement began.
     """
     amortised, best = pair
-    fresh = balanced(noise.draw(draws[0]))
-    old = _log_weights(model, x, amortised, fresh)
-    pairs = _log_weights(model, x, best, fresh) - old
-    gain = pairs.mean(0)
-    least = _SURE * _standard_error(pairs) + _ROUNDING * old.mean(0).abs()
-    improved = gain > least  # false where it is not a number
+    gain, error, bound = gains(model, x, pair, noise, draws[0])
+    improved = gain > _SURE * error + _ROUNDING * bound.abs()  # false where it is not a number
     refined = time.process_time()
     report = noise.draw(draws[1])
     before = bound_samples(model, x, amortised, report)
@@ -183,14 +185,14 @@ def settle(
 
 
 def _ascend(
-    model: LatentModel, x: Tensor, amortised: Diagonal, config: RefineConfig, noise: DatumNoise
+    model: LatentModel, x: Tensor, amortised: Posterior, config: RefineConfig, noise: DatumNoise
 ) -> tuple[Posterior, Tensor]:
     """Return the best iterate of each datum, and the bound by step `[n, steps + 1]`."""
-    best = start(config.family, amortised.mean, amortised.log_sigma)
+    best = start(config.family, amortised)
     fixed = balanced(noise.draw(config.judged))
     best_bound = _bound(model, x, best, fixed)
-    pair = (amortised.mean, amortised.log_sigma)
-    stepper = make_stepper(config.method, model, x, best, pair)
+    plain = as_diagonal(amortised)
+    stepper = make_stepper(config.method, model, x, best, (plain.mean, plain.log_sigma))
     curves, judged = [], _judged(config.steps)
     for k in range(config.steps):
         rate = config.rate * (1 - k / config.steps)
@@ -211,15 +213,6 @@ def _judged(steps: int) -> set[int]:
 
 def _bound(model: LatentModel, x: Tensor, q: Posterior, noise: Tensor) -> Tensor:
     return bound_samples(model, x, q, noise).mean(0)
-
-
-def _log_weights(model: LatentModel, x: Tensor, q: Posterior, noise: Tensor) -> Tensor:
-    """Return log p(x, z) - log q(z) `[s, n]`: less noise than a closed KL where q is nearly right.
-
-    Where q is the true posterior it is log p(x) for every z.
-    """
-    z, log_q = q.sample(noise)
-    return model.log_joint(x, z) - log_q
 
 
 def _standard_error(terms: Tensor) -> Tensor:

@@ -114,6 +114,8 @@ def quality_table(body: Mapping[str, Any]) -> Table | None:
         alone = tuple((name, value, n) for name, _, value, _, n in rows)
         return Table("Measured", ("", ">value", ">n"), alone, note)
     old, new = _PAIRS.get(str(body.get("command")), ("original", "slim"))
+    if section(body, "refinement").get("start") == "trained":
+        old = "trained"
     columns = ("", f">{old}", f">{new}", ">change", ">n")
     return Table(f"{old.capitalize()} against {new}", columns, tuple(rows), note)
 

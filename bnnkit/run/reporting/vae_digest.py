@@ -52,7 +52,8 @@ def refine_cards(body: Mapping[str, Any]) -> list[dict[str, str]]:
         big = f"{as_float(old.get(key)):.2f} → {_nats(new.get(key))}"
         cards.append({"title": title, "big": big, "sub": figure_text(change, sign=True)})
     share = f"{count_text(work.get('improved'))} of {count_text(work.get('n'))}"
-    cards.append({"title": "Data improved", "big": share, "sub": "the others keep the encoder's"})
+    sub = f"the others keep the {_owner(work)} posterior"
+    cards.append({"title": "Data improved", "big": share, "sub": sub})
     cost = f"{as_float(work.get('cpu_ms')):.3g} ms"
     sub = f"{count_text(work.get('steps'))} steps, {clean(work.get('family'))}"
     cards.append({"title": "CPU time a datum", "big": cost, "sub": sub})
@@ -74,6 +75,11 @@ def _loss_word(body: Mapping[str, Any]) -> str:
     return "importance-weighted loss" if _is_grey(body) else "minus log p(x)"
 
 
+def _owner(refinement: Mapping[str, Any]) -> str:
+    """Return whose posterior a datum keeps that did not gain."""
+    return "trained" if refinement.get("start") == "trained" else "encoder's"
+
+
 def _nats(node: object) -> str:
     value = as_float(node)
     return "-" if math.isnan(value) else f"{value:.2f} nats"
@@ -92,7 +98,16 @@ def _bound(body: Mapping[str, Any]) -> Table | None:
     names = (("elbo", _bound_word(body)), ("log_likelihood", "log p(x | z)"),
              ("kl", "KL(q || p)"))  # fmt: skip
     rows = [(name, figure_text(bound.get(key)), n_text(bound.get(key))) for key, name in names]
-    kind = clean(section(body, "posterior").get("kind"))
+    if "encoder_elbo" in bound:
+        encoder, gain = bound.get("encoder_elbo"), bound.get("encoder_gain")
+        rows += [
+            (f"{_bound_word(body)} of the encoder", figure_text(encoder), n_text(encoder)),
+            ("gain over the encoder", figure_text(gain, sign=True), n_text(gain)),
+        ]
+    judged = section(body, "posterior")
+    kind = clean(judged.get("kind"))
+    if judged.get("family") is not None:
+        kind += f", {clean(judged.get('family'))}"
     how = "in closed form" if bound.get("kl_closed") is True else "by draws"
     draws, error = count_text(bound.get("draws")), _plain(bound.get("error_of_draws"), 3)
     note = (
@@ -181,8 +196,9 @@ def _refinement(body: Mapping[str, Any]) -> Table | None:
         ("CPU time a datum", f"{_plain(work.get('cpu_ms'), 2)} ms"),
     )  # fmt: skip
     note = (
-        "A datum is refined where draws of their own say that it gained, and keeps the encoder's "
-        "posterior otherwise, or where the fresh draws behind these figures show a loss."
+        "A datum is refined where draws of their own say that it gained, and keeps the "
+        f"{_owner(work)} posterior otherwise, or where the fresh draws behind these figures show "
+        "a loss."
     )
     return Table("Refinement", ("", ">value"), rows, note)
 
@@ -212,6 +228,8 @@ def _gap(body: Mapping[str, Any]) -> Table | None:
         f"last by {count_text(gap.get('samples'))} samples of the best posterior (median ESS "
         f"{_plain(gap.get('ess_median'), 0)})."
     )
+    if gap.get("trained") is not None:
+        note += f" The posterior that the run trained: {figure_text(gap.get('trained'))}."
     word = "objective" if _is_grey(body) else "bound"
     return Table("Where the gap comes from", ("", f">{word}", ">gain", "part"), rows, note)
 

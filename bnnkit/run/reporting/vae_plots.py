@@ -12,7 +12,7 @@ from bnnkit.run.reporting.wording import as_float, count_text
 
 __all__ = ["eval_panels", "refine_panels"]
 
-_COLOURS = {"encoder": MUTED, "refined": ACCENT}
+_COLOURS = {"encoder": MUTED, "trained": MUTED, "refined": ACCENT}
 """The same in every chart: what was given, and what was made of it."""
 
 _Line = tuple[str, Sequence[float], Sequence[float]]

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bnnkit.bayes.posteriors import Diagonal, Either, Posterior
+from bnnkit.bayes.posteriors import Either, Posterior
 from bnnkit.errors import UsageError
 from bnnkit.io.checkpoint import read_checkpoint
-from bnnkit.io.rundir import POSTERIOR_JSON, REFINED
+from bnnkit.io.rundir import REFINED
 from bnnkit.io.samples import write_tensors
+from bnnkit.methods.vae.bernoulli import Bernoulli
 from bnnkit.methods.vae.families import fall_back, start
 from bnnkit.methods.vae.refine import Refined
 from bnnkit.run.vae.setup import VaeBench
 
-__all__ = ["read_refined", "unread_posterior", "write_refined"]
+__all__ = ["read_refined", "write_refined"]
 
 _KEY = "bnnkit.refined"
 _OWN = ("improved", "elbo_before", "elbo_after")
@@ -81,7 +83,8 @@ def read_refined(run: Path, bench: VaeBench, x: Tensor, encoder: Posterior) -> P
         run: The run directory, or its file.
         bench: The autoencoder and the data at hand.
         x: Data `[n, D]`.
-        encoder: What its encoder says of these data.
+        encoder: What refinement starts from: what its encoder says of these data, or a trained
+            Gaussian.
 
     Raises:
         FileRefusedError: It holds no tensors, or is damaged.
@@ -97,7 +100,7 @@ def read_refined(run: Path, bench: VaeBench, x: Tensor, encoder: Posterior) -> P
     try:
         stated = dict(json.loads(checkpoint.info.metadata[_KEY]))
         like = _of_family(str(stated.pop("family")), plain)
-        own = {name: checkpoint.tensors[name] for name in (*_OWN, *answers)}
+        own = {name: checkpoint.tensors[name] for name in _OWN}
         state = [checkpoint.tensors[f"q.{name}"] for name in like.state()]
     except (KeyError, TypeError, ValueError, UsageError) as error:
         raise UsageError(what, "a file without them", "it is not of vae-refine", _HINT) from error
@@ -108,23 +111,22 @@ def read_refined(run: Path, bench: VaeBench, x: Tensor, encoder: Posterior) -> P
             what, f"posteriors of {len(own['improved'])} data, and {n} are judged",
             "each datum has its own", "Use a smaller --limit, or refine as many.",
         )  # fmt: skip
-    _check_answers(what, own, answers)
+    _check_answers(what, checkpoint.tensors, answers)
     chosen = fall_back(like.replace([t[:n] for t in state]), plain, own["improved"][:n].bool())
     return chosen.replace([t.to(x.device) for t in chosen.parameters()])
 
 
 def _of_family(family: str, encoder: Posterior) -> Posterior:
-    """Return a member of a family, which says what tensors it has.
+    """Return the member of a family that refinement starts at, which says what tensors it has.
 
     Raises:
         UsageError: The family does not fit the latents.
         ValueError: It is for latents of the other kind.
     """
-    if isinstance(encoder, Diagonal) and family != _BINARY:
-        return start(family, encoder.mean, encoder.log_sigma)
-    if not isinstance(encoder, Diagonal) and family == _BINARY:
-        return encoder
-    raise ValueError(family)
+    binary = isinstance(encoder, Bernoulli)
+    if binary != (family == _BINARY):
+        raise ValueError(family)
+    return encoder if binary else start(family, encoder)
 
 
 _HINT = "Name a run of vae-refine on this model and these data."
@@ -138,11 +140,11 @@ def _check_identity(what: str, stated: dict[str, Any], here: dict[str, Any]) -> 
         raise UsageError(what, found, "posteriors belong to one model and its data", _HINT)
 
 
-def _check_answers(what: str, then: dict[str, Tensor], now: dict[str, Tensor]) -> None:
+def _check_answers(what: str, then: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> None:
     """Refuse posteriors of a model that answers otherwise."""
     for name, value in now.items():
         value = value.cpu()
-        found = then[name][: len(value)]
+        found = then.get(name, value[:0])[: len(value)]
         same = found.shape == value.shape
         if not same or not torch.allclose(found, value, atol=_CLOSE, rtol=_CLOSE):
             part = "a decoder or prior" if name == "log_joint" else "an encoder"
@@ -150,27 +152,3 @@ def _check_answers(what: str, then: dict[str, Tensor], now: dict[str, Tensor]) -
                 what, f"{part} that answers otherwise",
                 "they are of other weights, or of numbers that were read otherwise", _HINT,
             )  # fmt: skip
-
-
-def unread_posterior(file: str | None) -> list[str]:
-    """Say that a run of `vae-fit` holds a richer posterior beside its net, which is not judged.
-
-    Args:
-        file: The model as it was named.
-
-    Returns:
-        A note, or nothing.
-    """
-    if file is None:
-        return []
-    try:
-        stated = json.loads((Path(file) / POSTERIOR_JSON).read_text(encoding="utf-8"))
-        family = str(stated["family"])
-    except (OSError, KeyError, TypeError, ValueError):
-        return []
-    if family == "diag":
-        return []
-    return [
-        f"The run holds a posterior {family!r}, whose figures its own report has; here q(z | x) "
-        "is the diagonal one of the net's encoder."
-    ]

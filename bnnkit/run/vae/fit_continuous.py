@@ -19,6 +19,7 @@ from bnnkit.run.vae.fit_pictures import fit_grids
 from bnnkit.run.vae.fit_posterior import write_posterior
 from bnnkit.run.vae.fit_request import FitRequest, FitResult
 from bnnkit.run.vae.fit_setup import FitJob, identity_of, set_up_fit
+from bnnkit.run.vae.meaning import write_meaning
 from bnnkit.spec import Plan
 from bnnkit.spec.vae_fit import VaeFitConfig
 
@@ -55,7 +56,8 @@ def fit_continuous(request: FitRequest) -> FitResult:
     def write(folder: Path) -> None:
         write_safetensors(auto.module.cpu(), folder / MODEL_SAFETENSORS, plan)
         write_plan(folder, plan)
-        write_posterior(net, folder)
+        write_posterior(net, folder, auto.spec.variance_is)
+        write_meaning(auto.spec, folder)
         checkpoints.write_curve(folder / METRICS)
 
     return FitResult(sections, write)

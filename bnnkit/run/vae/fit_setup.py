@@ -13,7 +13,7 @@ from bnnkit.methods.vae.amortised import AmortisedPosterior
 from bnnkit.methods.vae.encoding import FeatureTap, used_parameters
 from bnnkit.methods.vae.fit_losses import Trainee
 from bnnkit.methods.vae.full_bayes import DecoderPosterior
-from bnnkit.run.vae.fit_posterior import SavedPosterior, read_posterior
+from bnnkit.run.vae.fit_posterior import SavedPosterior, load_tensors, read_posterior
 from bnnkit.run.vae.setup import VaeBench, set_up_vae
 from bnnkit.spec import DataSpec
 from bnnkit.spec.vae import VaeSpec
@@ -163,14 +163,14 @@ def _continue(
     notes: list[str],
 ) -> None:
     """Go on with what an earlier run learned, where it is of the same family."""
-    if saved.family == str(config.family):
-        posterior.load_state_dict(saved.head)
-    elif saved.family != "diag":
+    if saved.spec == config.family:
+        load_tensors(posterior, saved.head, saved.file)
+    elif saved.spec.family != "diag":
         notes.append(
-            f"The {saved.family} posterior beside the model is left, for a {config.family} one."
+            f"The {saved.spec} posterior beside the model is left, for a {config.family} one."
         )
     if weights is not None and saved.weights:
-        weights.load_state_dict(saved.weights)
+        load_tensors(weights, saved.weights, saved.file)
 
 
 def identity_of(job: FitJob, config: VaeFitConfig) -> dict[str, Any]:

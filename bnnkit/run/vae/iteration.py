@@ -45,7 +45,7 @@ class _Start(_Part):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         mean, log_sigma = self._model.encode(x)
         precision = precision_at_once(self._model, mean, log_sigma.exp())
-        amortised = start(self._family, mean, log_sigma)
+        amortised = start(self._family, Diagonal(mean, log_sigma))
         q = fit_spread(amortised, precision)
         covariance = inverse_by_products(precision)
         return (precision, covariance, mean, log_sigma, *q.parameters())
@@ -99,7 +99,7 @@ def refinement(bench: VaeBench, config: RefineConfig) -> tuple[Iteration, Tensor
         config: The refinement, by natural steps.
     """
     mean = torch.zeros(2, bench.model.latent)
-    like = start(config.family, mean, mean)
+    like = start(config.family, Diagonal(mean, mean))
     names = tuple(like.state())
     model, module = bench.model, bench.auto.module
     iteration = Iteration(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bnnkit.bayes.posteriors import Posterior
-from bnnkit.methods.vae.importance import Importance, elbo, importance
+from bnnkit.methods.vae.importance import ElboParts, Importance, elbo, importance
 from bnnkit.methods.vae.latents import latent_usage, split_divergence
 from bnnkit.metrics import mean_interval
 from bnnkit.run.progress import Progress
@@ -20,9 +20,11 @@ __all__ = [
     "advancing",
     "amortised",
     "bound_figures",
+    "gain_figures",
     "importance_curve",
     "importance_rows",
     "latent_figures",
+    "measured_bound",
     "nats",
     "sample_importance",
 ]
@@ -59,18 +61,22 @@ def nats(values: Tensor) -> Quantity:
 
 @torch.no_grad()
 def amortised(bench: VaeBench, x: Tensor, batch_size: int) -> Posterior:
-    """Return what the encoder says of data `[n, D]`."""
+    """Return q(z | x) of data `[n, D]`, as the model at hand gives it."""
     parts = [bench.model.amortised(part) for part in torch.split(x, batch_size)]
     return parts[0].join(parts[1:])
 
 
-def bound_figures(
+def measured_bound(
     bench: VaeBench, x: Tensor, q: Posterior, draws: int, seed: int, batch_size: int
-) -> dict[str, Any]:
-    """Return the evidence bound, its two parts, and the error of its draws."""
+) -> ElboParts:
+    """Return the evidence bound of each datum, and its two parts."""
     source = torch.Generator().manual_seed(seed)
-    found = elbo(bench.model, x, q, draws, generator=source, batch_size=batch_size)
-    error = float(found.se.square().sum().sqrt() / len(x))
+    return elbo(bench.model, x, q, draws, generator=source, batch_size=batch_size)
+
+
+def bound_figures(bench: VaeBench, q: Posterior, found: ElboParts, draws: int) -> dict[str, Any]:
+    """Return the mean evidence bound, its two parts, and the error of its draws."""
+    error = float(found.se.square().sum().sqrt() / len(found.se))
     return {
         "elbo": nats(found.bound),
         "log_likelihood": nats(found.log_likelihood),
@@ -79,6 +85,14 @@ def bound_figures(
         "kl_by_draws": nats(found.kl_draws),
         "draws": draws,
         "error_of_draws": error,
+    }
+
+
+def gain_figures(found: ElboParts, encoder: ElboParts) -> dict[str, Any]:
+    """Return the bound of the encoder's own posterior, and what the one at hand gains over it."""
+    return {
+        "encoder_elbo": nats(encoder.bound),
+        "encoder_gain": nats(found.bound - encoder.bound),
     }
 
 
@@ -153,7 +167,11 @@ def importance_rows(
 
 
 def latent_figures(bench: VaeBench, q: Posterior, seed: int) -> dict[str, Any]:
-    """Return which latents are used, and what the divergence from the prior is spent on."""
+    """Return which latents are used, and what the divergence from the prior is spent on.
+
+    The latter is left out of one datum, and of a posterior whose density is known at its own
+    draws alone: those of one datum are compared with the posteriors of all.
+    """
     alone = len(q) < 2  # one datum varies in nothing, and is told apart from nothing
     usage = latent_usage(q.rows(torch.tensor([0, 0])) if alone else q)
     found: dict[str, Any] = {
@@ -162,10 +180,10 @@ def latent_figures(bench: VaeBench, q: Posterior, seed: int) -> dict[str, Any]:
         "kl": usage.kl.tolist(),
         "activity": [None] * bench.auto.latent if alone else usage.activity.tolist(),
     }
-    if alone:
+    if alone or not q.has_density:
         return found
     few = q.rows(slice(0, _MOST_SPLIT))
-    shape = (_SPLIT_DRAWS, len(few), bench.auto.latent)
+    shape = (_SPLIT_DRAWS, len(few), few.noise_width)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(bench.auto.device)
     log_prior = None if bench.model.standard_prior else bench.model.log_prior(few.sample(noise)[0])
     split = split_divergence(few, noise, log_prior)

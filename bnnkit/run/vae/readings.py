@@ -20,6 +20,10 @@ _SEED = 0
 _MOST_LOG_SIGMA = 12.0
 _CLEAR = 3.0
 """Standard errors by which another reading's bound must be above the assumed one's."""
+_LEAST = 0.25
+"""Nats a latent by which it must be, too. A reading that doubles or halves a log deviation costs
+each latent in use about one; a net trained for another objective (β > 1, another σ of the decoder)
+leaves less than this under its own."""
 
 
 def bounds_of_readings(auto: Autoencoder, x: Tensor) -> dict[str, Tensor]:
@@ -76,11 +80,12 @@ def settle_spread(auto: Autoencoder, x: Tensor) -> Autoencoder:
     used = auto.spec.variance_is
     if best == used or (used in bounds and not _clearly_above(bounds[best], bounds[used])):
         return auto
-    gain = ""
+    gain, small = "", False
     if used in bounds:
-        gain = f", {float((bounds[best] - bounds[used]).mean()):.1f} nats above {used}"
+        above = float((bounds[best] - bounds[used]).mean())
+        gain, small = f", {above:.1f} nats above {used}", above < _LEAST * auto.latent
     ground = f"{float(bounds[best].mean()):.1f} nats on {len(x)} data{gain}"
-    if "variance_is" not in auto.assumed:
+    if small or "variance_is" not in auto.assumed:
         return auto.noting(
             f"Read as {best}, the spread of its encoder would give a better bound: {ground}."
         )

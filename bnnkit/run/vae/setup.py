@@ -23,6 +23,7 @@ from bnnkit.io.data import Dataset, Split, load_data
 from bnnkit.methods.vae.belief import BeliefModel
 from bnnkit.methods.vae.latent_model import LatentModel, log_standard_normal, of_belief
 from bnnkit.run.setup import as_model_spec, describe_data, describe_model
+from bnnkit.run.vae.meaning import remembered
 from bnnkit.run.vae.readings import settle_spread
 from bnnkit.spec import DataSpec, ModelSpec
 from bnnkit.spec.vae import VaeSpec
@@ -148,7 +149,7 @@ def set_up_vae(spec: VaeSpec, data: DataSpec, *, seed: int = 0, device: str = "c
     Its latents may be binary: a module with `prior_logits` is a belief net.
 
     Args:
-        spec: The autoencoder.
+        spec: The autoencoder; a run of `vae-fit` says itself what its numbers mean.
         data: The images; they are resized to the shape that the model states, or give it.
         seed: Seed of fresh weights.
         device: `cpu` or `cuda`.
@@ -157,6 +158,7 @@ def set_up_vae(spec: VaeSpec, data: DataSpec, *, seed: int = 0, device: str = "c
         BnnkitError: Either cannot be loaded, they do not fit, or the check refuses.
     """
     _refuse_unused(data)
+    spec = remembered(spec)
     form = open_parts(spec.model, seed=seed, device=device)
     shape = spec.model.input_shape or data.input_shape or form.shape
     wanted = replace(

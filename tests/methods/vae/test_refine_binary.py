@@ -128,6 +128,8 @@ def test_no_bound_is_reported_lower_than_it_started(x, method, rate, strength):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_datum_that_is_not_finite_does_not_touch_the_others(model, x, method):
     def decode(h):
+        if len(h) % DATA:  # further draws of some of the sound data
+            return model.decode(h)
         return torch.where(broken.repeat(len(h) // DATA)[:, None], torch.nan, model.decode(h))
 
     broken = torch.arange(DATA) == 2

@@ -123,6 +123,27 @@ def test_the_tables_of_an_evaluation():
     assert "KL in closed form" in bound.note
 
 
+def test_a_trained_posterior_stands_beside_the_encoders():
+    bound = {"elbo": nats(-95.5), "encoder_elbo": nats(-97.0), "encoder_gain": nats(1.5)}
+    report = evaluation(posterior={"kind": "trained", "family": "iaf:2"}, bound=bound)
+    (table, *_) = eval_tables(report.to_dict())
+    assert "Posterior: trained, iaf:2." in table.note
+    assert [" | ".join(row) for row in table.rows[-2:]] == [
+        "evidence bound of the encoder | -97.00 nats [-97.50, -96.50] | 100",
+        "gain over the encoder | +1.50 nats [+1.00, +2.00] | 100",
+    ]
+    work = {**refinement().sections["refinement"], "start": "trained"}
+    gap = {**refinement().sections["gap"], "trained": nats(-93.0)}
+    report = refinement(refinement=work, gap=gap)
+    tables = {table.title: table.note for table in refine_tables(report.to_dict())}
+    assert "keeps the trained posterior otherwise" in tables["Refinement"]
+    told = "The posterior that the run trained: -93.00 nats [-93.50, -92.50]."
+    assert told in tables["Where the gap comes from"]
+    assert "Trained against refined" in terminal(report)
+    (*_, kept, _) = refine_cards(report.to_dict())
+    assert kept["sub"] == "the others keep the trained posterior"
+
+
 def test_cards():
     cards = {card["title"]: card["big"] for card in refine_cards(refinement().to_dict())}
     assert cards == {

@@ -43,6 +43,12 @@ def test_an_evaluation_has_one_line_without_a_legend():
     assert "refined" not in panel["svg"]
 
 
+def test_a_trained_posterior_is_drawn():
+    curve = [{**row, "posterior": "trained"} for row in CURVE[:3]]
+    (panel,) = eval_panels(Report("vae-eval", {}, {"importance_curve": curve}).to_dict())
+    assert path_lengths(panel["svg"])[-1] == 3
+
+
 def test_the_page_shows_them():
     page = render_html(refinement())
     assert page.count("<svg") == 2

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from bnnkit.bayes.posteriors import Diagonal
 from bnnkit.methods.vae.families import fall_back, start
 from bnnkit.methods.vae.refine import Refined
-from bnnkit.run.vae.files import read_refined, unread_posterior, write_refined
+from bnnkit.run.vae.files import read_refined, write_refined
 from bnnkit.run.vae.setup import set_up_vae
 from bnnkit.spec import DataSpec, ModelSpec
 from bnnkit.spec.vae import VaeSpec
@@ -34,7 +34,7 @@ def some(bench, family):
     x = bench.test(N)
     with torch.no_grad():
         encoder = Diagonal(*bench.model.encode(x))
-    q = start(family, encoder.mean, encoder.log_sigma)
+    q = start(family, encoder)
     moved = [t + 0.1 * torch.randn(t.shape, generator=source) for t in q.parameters()]
     improved = torch.tensor([True, False, True, True, False, True])
     zeros = torch.zeros(N)
@@ -81,12 +81,3 @@ def test_the_file_says_what_it_holds(bench, tmp_path):
     likelihood = torch.distributions.Bernoulli(logits=logits).log_prob(x).sum(1)
     prior = torch.distributions.Normal(0.0, 1.0).log_prob(mean).sum(1)
     torch.testing.assert_close(joint, (likelihood + prior).detach())
-
-
-def test_a_richer_posterior_of_a_run_is_pointed_out(tmp_path):
-    assert unread_posterior(None) == unread_posterior(str(tmp_path)) == []
-    for text, found in (
-        ('{"family": "mn:2x2"}', 1), ('{"family": "diag"}', 0), ("[", 0), ("[1]", 0)
-    ):  # fmt: skip
-        (tmp_path / "posterior.json").write_text(text, encoding="utf-8")
-        assert len(unread_posterior(str(tmp_path))) == found

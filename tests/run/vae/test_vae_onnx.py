@@ -4,6 +4,7 @@ import onnxruntime
 import pytest
 import torch
 
+from bnnkit.bayes.posteriors import Diagonal
 from bnnkit.methods.vae.families import start
 from bnnkit.methods.vae.noise import balanced
 from bnnkit.methods.vae.optimisers import bound_samples, make_stepper
@@ -142,12 +143,12 @@ def test_the_refinement_takes_the_librarys_own_steps(family, tmp_path):
     found = answers(tmp_path / "refine.onnx", x=x, noise=noise)
     with torch.no_grad():
         pair = model.encode(x)
-        stepper = make_stepper("natural", model, x, start(family, *pair), pair)
+        stepper = make_stepper("natural", model, x, start(family, Diagonal(*pair)), pair)
         for k in range(4):
             stepper.step(balanced(noise[k]), config.rate * (1 - k / 4))
         q = stepper.posterior
         after = bound_samples(model, x, q, balanced(noise[-1])).mean(0)
-        before = bound_samples(model, x, start("diag", *pair), balanced(noise[-1])).mean(0)
+        before = bound_samples(model, x, Diagonal(*pair), balanced(noise[-1])).mean(0)
     torch.testing.assert_close(found["encoder_mean"], pair[0])
     torch.testing.assert_close(found["encoder_log_sigma"], pair[1])
     for name, expected in q.state().items():

@@ -21,15 +21,15 @@ SIGMA = 0.5
 
 
 class Linear(nn.Module):
-    def __init__(self, kind="logvar"):
+    def __init__(self, kind="logvar", beta=1.0, scale=1.0):
         super().__init__()
         w = torch.linalg.qr(torch.randn(12, 3, generator=torch.Generator().manual_seed(0)))[0]
-        self.kind = kind
-        self.w = nn.Parameter(w * torch.tensor([2.0, 1.0, 0.5]))
+        self.kind, self.spread = kind, SIGMA**2 * beta
+        self.w = nn.Parameter(w * torch.tensor([2.0, 1.0, 0.5]) * scale)
 
     def encode(self, x):
-        precision = 1 + self.w.square().sum(0) / SIGMA**2
-        mean = x @ self.w / SIGMA**2 / precision
+        precision = 1 + self.w.square().sum(0) / self.spread
+        mean = x @ self.w / self.spread / precision
         variance = (1 / precision).expand_as(mean)
         return mean, {"sigma": variance.sqrt(), "sigma2": variance,
                       "logvar": variance.log(), "logsigma": variance.log() / 2}[self.kind]
@@ -49,8 +49,9 @@ def folder(tmp_path_factory):
         yield place
 
 
-def opened(folder, kind, **options):
-    model = ModelSpec(arch=f"{folder / 'linear.py'}:Linear", arch_args={"kind": kind})
+def opened(folder, kind, args=None, **options):
+    args = {"kind": kind, **(args or {})}
+    model = ModelSpec(arch=f"{folder / 'linear.py'}:Linear", arch_args=args)
     return open_autoencoder(VaeSpec(model, decoder_sigma=SIGMA, **options), shape=SHAPE)
 
 
@@ -89,3 +90,14 @@ def test_what_was_stated_stays_with_a_note(folder):
     assert any("Read as logsigma" in note for note in settled.notes)
     agreed = opened(folder, "sigma2", variance_is="sigma2")
     assert settle_spread(agreed, data(agreed)) is agreed
+
+
+def test_an_encoder_that_was_not_trained_for_the_bound_is_not_read_otherwise_for_it(folder):
+    """At β = 4 deviations are too wide for the bound, and half of them better: by little."""
+    auto = opened(folder, "logvar", {"beta": 4.0, "scale": 0.4})
+    x = data(auto, 400)
+    bounds = bounds_of_readings(auto, x)
+    assert float((bounds["logsigma"] - bounds["logvar"]).mean()) > 0
+    settled = settle_spread(auto, x)
+    assert settled.spec.variance_is == "logvar"
+    assert any("Read as logsigma" in note for note in settled.notes)
