@@ -121,7 +121,7 @@ def vae_refine(
             metavar="NAME",
             rich_help_panel=_METHOD,
             help=f"{', '.join(OPTIMISERS)}; of binary latents {', '.join(BINARY_OPTIMISERS)}. "
-            "natural, or ais, if absent.",
+            "natural, of a flow adam, or ais, if absent.",
         ),
     ] = _REFINE.optimiser,
     steps: Annotated[

@@ -71,7 +71,8 @@ class RefineConfig:
         family: Form of the posterior: `diag`, `full`, `flow`, or `mn:RxC` for latents that are
             seen as a matrix of R rows and C columns.
         optimiser: One of `OPTIMISERS`, or of `BINARY_OPTIMISERS` for binary latents; `natural`
-            is for Gaussian families. None takes `natural`, for binary latents `ais`.
+            is for Gaussian families. None takes `natural`, of a flow `adam`, and for binary
+            latents `ais`.
         steps: Gradient steps K.
         samples: Draws S of each posterior in one step; None takes those of the optimiser and
             family.
@@ -120,7 +121,7 @@ class RefineConfig:
             if value < least:
                 raise _refused(option, value, f"it must be at least {least}")
         if self.lr is not None and not 0 < self.lr < math.inf:
-            raise _refused("--lr", self.lr, "it must be above 0")
+            raise _refused("--lr", self.lr, "it must be a number above 0")
         if self.family == "flow" and self.method == "natural":
             why = "natural gradients are known for Gaussian families only"
             raise _refused("--optimiser", self.method, why, "Use --optimiser adam.")
@@ -150,7 +151,7 @@ class RefineConfig:
         Raises:
             UsageError: Optimiser or family are for the other kind.
         """
-        name = self.optimiser or ("ais" if binary else "natural")
+        name = self.optimiser or ("ais" if binary else self.method)
         if (name in BINARY_OPTIMISERS) != binary:
             *most, last = BINARY_OPTIMISERS if binary else OPTIMISERS
             why = f"the latents of this net are {'binary' if binary else 'continuous'}"
@@ -164,7 +165,7 @@ class RefineConfig:
     @property
     def method(self) -> str:
         """The optimiser; where none is named, that of continuous latents."""
-        return self.optimiser or "natural"
+        return self.optimiser or ("adam" if self.family == "flow" else "natural")
 
     @property
     def judged(self) -> int:

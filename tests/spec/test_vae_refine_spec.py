@@ -14,7 +14,7 @@ from bnnkit.spec.vae_refine import DRAWS, FULL_DRAWS, RATES, RefineConfig, matri
         ({"family": "mn:0x4"}, "--family"),
         ({"family": "mn:5x"}, "--family"),
         ({"optimiser": "adm"}, "Did you mean 'adam'"),
-        ({"family": "flow"}, "--optimiser"),
+        ({"family": "flow", "optimiser": "natural"}, "--optimiser"),
         ({"steps": -1}, "--steps"),
         ({"samples": 0}, "--samples"),
         ({"batch_size": 0}, "--batch-size"),
@@ -73,3 +73,8 @@ def test_the_kind_of_latents_settles_the_optimiser():
 def test_matrix_shapes():
     assert matrix_shape("mn:20x2") == (20, 2)
     assert matrix_shape("diag") is None
+
+
+def test_a_flow_is_refined_by_what_can():
+    assert RefineConfig(family="flow").for_latents(binary=False).optimiser == "adam"
+    assert RefineConfig(family="full").for_latents(binary=False).optimiser == "natural"
