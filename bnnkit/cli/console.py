@@ -6,8 +6,10 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -22,12 +24,16 @@ __all__ = [
     "TerminalProgress",
     "print_json",
     "progress_reporter",
+    "results_alone",
     "stderr_console",
     "stdout_console",
 ]
 
 # A log has no width of its own: wide enough for the result tables, narrow enough to read.
 _LOG_WIDTH = 120
+
+_results: ContextVar[TextIO | None] = ContextVar("results", default=None)
+"""The process's own stdout while `results_alone` has turned the name elsewhere."""
 
 
 def stdout_console() -> Console:
@@ -54,9 +60,21 @@ def _console(*, stderr: bool) -> Console:
     )
 
 
+@contextmanager
+def results_alone() -> Iterator[None]:
+    """Keep stdout for `print_json`: what else is printed, by an owner's net, goes to stderr."""
+    token = _results.set(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _results.reset(token)
+
+
 def print_json(body: Mapping[str, Any]) -> None:
     """Print one JSON document to stdout, which with `--json` is all that goes there."""
-    typer.echo(json.dumps(body, indent=1, allow_nan=False, default=str))
+    text = json.dumps(body, indent=1, allow_nan=False, default=str)
+    typer.echo(text, file=_results.get())
 
 
 def progress_reporter() -> Progress:

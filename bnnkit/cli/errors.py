@@ -7,12 +7,12 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import typer
 from rich.text import Text
 
-from bnnkit.cli.console import print_json, stderr_console
+from bnnkit.cli.console import print_json, results_alone, stderr_console
 from bnnkit.errors import BnnkitError, ExitCode, UsageError
 
 __all__ = ["Interrupted", "main", "print_error"]
@@ -21,6 +21,10 @@ __all__ = ["Interrupted", "main", "print_error"]
 # between versions, the place above BadParameter did not.
 _ParseError: type[Exception] = typer.BadParameter.__mro__[2]
 
+
+_HELP = frozenset({"-h", "--help"})
+# Packages that end the process where the reader of a pipe has gone.
+_EXITING = frozenset({"bnnkit", "click", "rich", "typer"})
 
 # What the owner of the disk can mend; any other OSError is a fault of ours.
 _DISK = frozenset(
@@ -44,12 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code, one of `bnnkit.errors.ExitCode`.
     """
     args = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in args
+    debug, as_json = "--debug" in args, "--json" in args
     args = [arg for arg in args if arg != "--debug"]  # so that it may stand after the command too
     if not sys.stdout.isatty():
         os.environ.setdefault("TERMINAL_WIDTH", "100")  # typer's width of help in a pipe
     try:
-        with _quiet_libraries(debug):
+        helped = not _HELP.isdisjoint(args)  # which is a result, and no JSON
+        with _quiet_libraries(debug), results_alone() if as_json and not helped else nullcontext():
             code = _run(args)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -60,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        return _report(error, as_json="--json" in args)
+        return _report(error, as_json=as_json)
     return code
 
 
@@ -71,11 +76,33 @@ def _run(args: list[str]) -> int:
     command = typer.main.get_command(build_app())
     try:
         result = command(args, prog_name="bnnkit", standalone_mode=False)
-    except SystemExit as stop:  # from rich and typer, where the reader of a pipe has gone
-        result = ExitCode.INTERNAL if isinstance(stop.code, str) else stop.code
+    except SystemExit as stop:
+        result = _exit_code(stop)
     if result == ExitCode.INTERRUPTED:
         raise KeyboardInterrupt
     return result if isinstance(result, int) else ExitCode.OK
+
+
+def _exit_code(stop: SystemExit) -> object:
+    """Return what rich and typer exit with where the reader of a pipe has gone.
+
+    Raises:
+        UsageError: Other code, such as the owner's net, tried to end the process.
+    """
+    frames = list(traceback.walk_tb(stop.__traceback__))
+    module = str(frames[-1][0].f_globals.get("__name__", ""))
+    if module.partition(".")[0] in _EXITING:
+        return ExitCode.INTERNAL if isinstance(stop.code, str) else stop.code
+    places = [(frame.f_code.co_filename, line) for frame, line in frames]
+    library = os.path.dirname(os.__file__)
+    own = [(path, line) for path, line in places if not path.startswith((library, "<"))]
+    path, line = (own or places)[-1]
+    raise UsageError(
+        "Running the code that was given",
+        f"SystemExit({stop.code!r}) at {path}:{line}",
+        "code that a command calls may not end the process",
+        "Let it raise an error, or return.",
+    ) from stop
 
 
 @contextmanager
@@ -129,10 +156,7 @@ def _as_refusal(error: Exception) -> BnnkitError:
     if isinstance(error, BnnkitError):
         return error
     if isinstance(error, _ParseError):
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context is not None else "bnnkit"
-        message = error.format_message()  # type: ignore[attr-defined]
-        return UsageError(_sentence(message), hint=f"See '{command} --help'.")
+        return _parse_refusal(error)
     if isinstance(error, typer.Abort):
         return UsageError("A question was left without an answer")
     if isinstance(error, OSError) and error.errno in _DISK:
@@ -142,6 +166,21 @@ def _as_refusal(error: Exception) -> BnnkitError:
     found = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     hint = "Run with --debug for the traceback and report it."
     return _InternalFault("internal fault", found, hint=hint)
+
+
+def _parse_refusal(error: Exception) -> UsageError:
+    """Say what of a command line cannot be parsed, from what typer says of it."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "bnnkit"
+    what, hint = f"Reading the command line of {command!r}", f"See '{command} --help'."
+    if type(error).__name__ == "NoSuchOption":
+        near = sorted(getattr(error, "possibilities", None) or ())
+        if near:
+            hint = f"Did you mean {' or '.join(map(repr, near))}? {hint}"
+        option = str(getattr(error, "option_name", ""))
+        return UsageError(what, repr(option), "there is no such option", hint)
+    message = error.format_message()  # type: ignore[attr-defined]
+    return UsageError(what, _sentence(message), "the command cannot be run so", hint)
 
 
 def _sentence(text: str) -> str:

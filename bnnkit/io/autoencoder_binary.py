@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from bnnkit.errors import BnnkitError, StructureError, UsageError
+from bnnkit.io.autoencoder_answers import is_constant
 from bnnkit.io.autoencoder_checks import (
     check_grey,
     check_images,
     check_outputs,
     check_rows,
-    is_constant,
 )
 from bnnkit.io.autoencoder_forms import AutoencoderForm, OfForm
 from bnnkit.io.autoencoder_units import BINARISED, Units

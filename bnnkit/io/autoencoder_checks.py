@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from bnnkit.errors import BnnkitError, DataError, StructureError, UsageError
+from bnnkit.io.autoencoder_answers import SAME, is_constant
+from bnnkit.io.autoencoder_bounds import settle_outputs
 from bnnkit.io.autoencoder_encoder import to_log_sigma
 from bnnkit.io.autoencoders import Autoencoder
 from bnnkit.io.generator_trial import last_line
@@ -23,13 +25,11 @@ __all__ = [
     "check_images",
     "check_outputs",
     "check_rows",
-    "is_constant",
 ]
 
 CHECKED = 16
 """Images that an autoencoder is checked on."""
 
-_SAME = 1e-6
 _ROWS = 1e-4
 """How far an output may move with its batch, as a share of the largest."""
 _GREY = 0.01
@@ -73,13 +73,15 @@ def check_autoencoder(auto: Autoencoder, images: Tensor) -> Autoencoder:
     Raises:
         DataError: The data are grey under a Bernoulli likelihood, outside [0, 1], of another
             shape, or all equal; or outputs are not finite.
-        StructureError: Encoder or decoder mix the batch, or do not follow from their inputs.
+        StructureError: Encoder or decoder mix the batch, or do not follow from their inputs; or
+            nothing tells which outputs of the encoder are mean and spread.
         UsageError: The spread cannot be what it was said to be.
     """
     check_images(auto, images)
     x = auto.prepare(images).to(auto.device)
     notes: list[str] = []
     grey = check_grey(auto, x, notes)
+    auto = settle_outputs(auto, x)
     with torch.no_grad():
         mean, spread = auto.encode_raw(x)
         check_outputs("encoder", auto, (mean, spread))
@@ -88,7 +90,7 @@ def check_autoencoder(auto: Autoencoder, images: Tensor) -> Autoencoder:
         parameters = auto.decode(mean)
         check_outputs("decoder", auto, parameters)
         _check_probabilities(auto, mean)
-        check_rows("decoder", auto, auto.decode, mean)
+        check_rows("decoder", auto, lambda z: _given(auto, auto.decode(z)), mean)
     if is_constant(parameters[0]):
         notes.append(
             f"Its decoder gives the same for {len(images)} different latents: it ignores them."
@@ -183,17 +185,12 @@ def _check_spread(auto: Autoencoder, mean: Tensor, spread: Tensor) -> None:
         )  # fmt: skip
 
 
-def is_constant(rows: Tensor) -> bool:
-    """Tell whether all rows are equal, but for rounding."""
-    return bool(((rows - rows[:1]).abs() <= _SAME * (1 + rows.abs())).all())
-
-
 def _parameter_like(auto: Autoencoder, values: Tensor) -> str | None:
     """Return the name of a parameter or buffer with these values, one a latent or one for all."""
     for name, tensor in (*auto.module.named_parameters(), *auto.module.named_buffers()):
         flat = tensor.detach().flatten()
         fits = flat.numel() in (1, values.numel()) and flat.is_floating_point()
-        if fits and bool(((flat - values).abs() <= _SAME * (1 + values.abs())).all()):
+        if fits and bool(((flat - values).abs() <= SAME * (1 + values.abs())).all()):
             return name
     return None
 
@@ -204,12 +201,19 @@ def _check_probabilities(auto: Autoencoder, mean: Tensor) -> None:
         return
     out = auto.form.decode(mean.reshape(-1, *auto.encoder.latent_shape))[0]
     low, high = float(out.min()), float(out.max())
-    if low < -_SAME or high > 1 + _SAME:
+    if low < -SAME or high > 1 + SAME:
         raise DataError(
             f"Reading the decoder of {auto.name!r} as probabilities",
             f"outputs from {low:.4g} to {high:.4g} at the latents of real images",
             "probabilities lie in [0, 1]", "Use --outputs logits, or --likelihood gaussian.",
         )  # fmt: skip
+
+
+def _given(auto: Autoencoder, parameters: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return probabilities where the decoder gives these: logits magnify rounding near 0 and 1."""
+    if auto.spec.outputs != "probabilities":
+        return parameters
+    return tuple(torch.sigmoid(logits) for logits in parameters)
 
 
 def check_rows(

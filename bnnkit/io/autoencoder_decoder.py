@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from bnnkit.errors import BnnkitError, DataError, StructureError
+from bnnkit.io.autoencoder_answers import is_possible
 from bnnkit.io.autoencoder_encoder import to_log_sigma
-from bnnkit.io.autoencoder_forms import AutoencoderForm
+from bnnkit.io.autoencoder_faults import refuse_conditions, refuse_fault
+from bnnkit.io.autoencoder_forms import AutoencoderForm, quoted
 from bnnkit.io.autoencoder_logits import clamped_logits, without_last_sigmoid
 from bnnkit.io.autoencoder_meaning import (
     LEVELS,
@@ -76,7 +78,7 @@ def read_decoder(
     def raw(z: Tensor) -> tuple[Tensor, ...]:
         return form.decode(z.reshape(-1, *latent_shape))
 
-    outputs = _first_outputs(form.name, raw, z)
+    outputs = _first_outputs(form, raw, z)
     main = outputs[0]
     check_shape(form.name, spec.likelihood, outputs, len(z), shape)
     spec = with_likelihood(form.name, spec, outputs, math.prod(shape), notes)
@@ -85,6 +87,7 @@ def read_decoder(
         spec = with_outputs(form.name, spec, main, notes)
         parameters = _pixelwise(raw, spec, z, notes)
     elif spec.likelihood == "gaussian":
+        spec = _with_named_spread(form, spec, z.reshape(-1, *latent_shape), notes)
         spec = with_spread(form.name, spec, outputs, math.prod(shape), notes)
         parameters = _gaussian(raw, spec, math.prod(shape))
         if main.flatten(1).shape[1] == 2 * math.prod(shape):
@@ -94,20 +97,30 @@ def read_decoder(
     return DecoderReading(parameters, spec, float(main.min()), float(main.max()))
 
 
-def _first_outputs(name: str, raw: _Decode, z: Tensor) -> tuple[Tensor, ...]:
+def _first_outputs(form: AutoencoderForm, raw: _Decode, z: Tensor) -> tuple[Tensor, ...]:
     """Run it; both sides are named where they do not meet."""
-    what = f"Running the decoder of {name!r}"
+    what = f"Running the decoder of {form.name!r}"
+    refuse_conditions(form, "decode", form.decoder)
     try:
         with torch.no_grad():
             outputs = raw(z)
     except (BnnkitError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # the owner's code
+        refuse_fault(form, what, error)
+        hint = (
+            "Give the encoder and the decoder of one model; an encoder with one output must give "
+            "mean and spread as its halves."
+        )
+        if form.beside:
+            hint = (
+                f"Its layers {quoted(form.beside)} are run by neither half: name a factory with "
+                "--arch file.py:factory whose methods encode(x) and decode(z) run them."
+            )
         raise StructureError(
             what, last_line(error),
             f"the encoder gives latents of {z.shape[1]} numbers, which the decoder does not read",
-            "Give the encoder and the decoder of one model; an encoder with one output must give "
-            "mean and spread as its halves.",
+            hint,
         ) from error  # fmt: skip
     bad = sum(int((~out.isfinite()).sum()) for out in outputs)
     if bad:
@@ -116,6 +129,24 @@ def _first_outputs(name: str, raw: _Decode, z: Tensor) -> tuple[Tensor, ...]:
             "Check its weights.",
         )  # fmt: skip
     return tuple(out.detach() for out in outputs)
+
+
+def _with_named_spread(
+    form: AutoencoderForm, spec: VaeSpec, z: Tensor, notes: list[str]
+) -> VaeSpec:
+    """Read a Gaussian decoder's spread by its name, where it has one that its values allow."""
+    if spec.decoder_variance_is is not None or spec.decoder_sigma is not None:
+        return spec
+    with torch.no_grad():
+        answer = form.decode_named(z)
+    kind = answer.roles[1] if len(answer.roles) > 1 else None
+    if kind is None or kind == "mean" or not is_possible(kind, answer.tensors[1]):
+        return spec
+    notes.append(
+        f"Its decoder's {answer.names[1]!r} is read as {kind}, by its name; "
+        "--decoder-variance-is says otherwise."
+    )
+    return replace(spec, decoder_variance_is=kind)
 
 
 def _pixelwise(raw: _Decode, spec: VaeSpec, z: Tensor, notes: list[str]) -> _Decode:
@@ -142,7 +173,7 @@ def _gaussian(raw: _Decode, spec: VaeSpec, size: int) -> _Decode:
 
     def parameters(z: Tensor) -> tuple[Tensor, ...]:
         outputs = raw(z)
-        mean, spread = outputs[0], outputs[-1]
+        mean, spread = outputs[0], outputs[min(1, len(outputs) - 1)]
         if math.prod(mean.shape[1:]) == 2 * size:
             mean, spread = mean.chunk(2, dim=1)
         if sigma is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bnnkit.errors import StructureError, UsageError
+from bnnkit.io.autoencoder_answers import Answer, read_answer
 from bnnkit.io.autoencoder_layouts import layout_of
 from bnnkit.io.checkpoint import read_checkpoint
 from bnnkit.io.models import LoadedModel, load_model
@@ -18,7 +19,19 @@ from bnnkit.io.sniff import FileKind, sniff
 from bnnkit.spec import ModelSpec, Plan
 from bnnkit.zoo import INPUT_SHAPES
 
-__all__ = ["AutoencoderForm", "OfForm", "open_parts"]
+__all__ = ["AutoencoderForm", "OfForm", "open_parts", "quoted"]
+
+_NAMED = 4
+
+
+def quoted(names: Sequence[str]) -> str:
+    """Write a few names in quotes.
+
+    >>> quoted(["fc_mu", "fc_var"])
+    "'fc_mu', 'fc_var'"
+    """
+    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(map(repr, names[:_NAMED])) + rest
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +61,46 @@ class AutoencoderForm:
         """Where it computes."""
         return next((p.device for p in self.module.parameters()), torch.device("cpu"))
 
+    @property
+    def encoder(self) -> Callable[[Tensor], object]:
+        """The owner's method or module that encodes."""
+        return _half(self.module, "encode", "encoder")
+
+    @property
+    def decoder(self) -> Callable[[Tensor], object]:
+        """The owner's method or module that decodes."""
+        return _half(self.module, "decode", "decoder")
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Layers that are run by neither half, where both are modules and no methods."""
+        halves = (self.encoder, self.decoder)
+        if not all(isinstance(half, nn.Module) for half in halves):
+            return ()
+        return tuple(
+            name
+            for name, child in self.module.named_children()
+            if child not in halves and next(child.parameters(), None) is not None
+        )
+
     def encode(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return what the encoder gives for inputs `[n, ...]`."""
-        return _tensors(_half(self.module, "encode", "encoder")(x), "encoder")
+        return self.encode_named(x).tensors
+
+    def encode_named(self, x: Tensor) -> Answer:
+        """Return the same with the names that its owner gave.
+
+        The owner's code gets a copy, since it may write into what it reads.
+        """
+        return read_answer(self.encoder(x.clone()), "encoder")
 
     def decode(self, z: Tensor) -> tuple[Tensor, ...]:
         """Return what the decoder gives for latents `[m, ...]`."""
-        return _tensors(_half(self.module, "decode", "decoder")(z), "decoder")
+        return self.decode_named(z).tensors
+
+    def decode_named(self, z: Tensor) -> Answer:
+        """Return the same with the names that its owner gave, the mean first where these tell."""
+        return read_answer(self.decoder(z.clone()), "decoder").mean_first()
 
 
 class OfForm:
@@ -119,7 +165,7 @@ def open_parts(spec: ModelSpec, *, seed: int = 0, device: str = "cpu") -> Autoen
         module.float()
         notes.append("Its float64 weights were converted to float32.")
     shape = spec.input_shape or loaded.spec.input_shape
-    return AutoencoderForm(
+    form = AutoencoderForm(
         name,
         module,
         loaded.spec,
@@ -128,6 +174,17 @@ def open_parts(spec: ModelSpec, *, seed: int = 0, device: str = "cpu") -> Autoen
         tuple(notes),
         spread,
     )
+    return replace(form, notes=(*form.notes, *_not_run(form)))
+
+
+def _not_run(form: AutoencoderForm) -> list[str]:
+    """Say which layers of the owner's net no half runs."""
+    if not form.beside:
+        return []
+    return [
+        f"Its layers {quoted(form.beside)} lie beside its encoder and its decoder, and are not "
+        "run; methods encode(x) and decode(z) would run them."
+    ]
 
 
 def _load(spec: ModelSpec, seed: int) -> tuple[LoadedModel, list[str], str]:
@@ -172,20 +229,3 @@ def _half(module: nn.Module, method: str, part: str) -> Callable[[Tensor], objec
     found = getattr(module, method, None)
     half: Callable[[Tensor], object] = found if callable(found) else getattr(module, part)
     return half
-
-
-def _tensors(out: object, half: str) -> tuple[Tensor, ...]:
-    """Return the tensors of an answer: one, those of a tuple, or the values of a dictionary."""
-    if isinstance(out, Tensor):
-        return (out,)
-    parts = list(out.values()) if isinstance(out, Mapping) else out
-    if isinstance(parts, tuple | list) and parts:
-        if all(isinstance(part, Tensor) for part in parts):
-            return tuple(parts)
-        kinds = ", ".join(type(part).__name__ for part in parts[:4])
-    else:
-        kinds = type(out).__name__
-    raise StructureError(
-        f"Running the {half} of an autoencoder", f"an answer of {kinds}",
-        "it must be a tensor, or a tuple of tensors", f"Let its {half} return tensors.",
-    )  # fmt: skip

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 from torch.distributions import Normal
 
 from bnnkit.errors import ArchitectureError, UsageError
+from bnnkit.io.autoencoder_answers import role_of
+from bnnkit.io.autoencoder_forms import quoted
 from bnnkit.io.factories import describe_exception, home_of, importable, load_object
 
-__all__ = ["open_prior"]
+__all__ = ["open_prior", "unused_prior"]
 
+_PRIOR = re.compile(r"prior|priors|pseudo.*|vamp.*")
+_STANDARD = {"mean": 0.0, "logvar": 0.0, "logsigma": 0.0, "sigma": 1.0, "sigma2": 1.0}
+"""Parameters of N(0, I), by what their names say."""
 _HINT = "Let it be log_prior(z): latents [n, d] to log densities in nats [n]."
 
 
@@ -57,6 +64,8 @@ def open_prior(
             with importable(home):
                 value = density(rows)
         except Exception as error:
+            if _is_traced(rows):  # the exporter's own handling says what cannot be exported
+                raise
             raise _refused(
                 source, describe_exception(error, home), "it stops before it returns", _HINT
             ) from error
@@ -70,6 +79,42 @@ def open_prior(
 
     _try(source, log_prior, latent, device)
     return log_prior
+
+
+def unused_prior(source: str, module: nn.Module) -> list[str]:
+    """Say where N(0, I) is assumed of a net whose tensors look like a prior of its own.
+
+    Args:
+        source: As of `open_prior`.
+        module: The net.
+
+    Returns:
+        A sentence, or nothing: another prior is stated, or the tensors are those of N(0, I).
+    """
+    if source != "normal":
+        return []
+    tensors = dict((*module.named_parameters(), *module.named_buffers()))
+    found = [name for name, tensor in tensors.items() if _is_own_prior(name, tensor)]
+    if not found:
+        return []
+    return [
+        f"The prior is taken as N(0, I), but the net's {quoted(found)} look like a prior of its "
+        "own; --prior path/to/file.py:log_prior states one."
+    ]
+
+
+def _is_own_prior(name: str, tensor: Tensor) -> bool:
+    """Tell whether a tensor is called a prior's, or a pseudo-input, and is not that of N(0, I)."""
+    words = name.lower().replace(".", "_").split("_")
+    if not any(_PRIOR.fullmatch(word) for word in words):
+        return False
+    usual = _STANDARD.get(role_of("_".join(w for w in words if not _PRIOR.fullmatch(w))) or "")
+    return usual is None or bool((tensor != usual).any())
+
+
+def _is_traced(z: Tensor) -> bool:
+    """Tell whether a graph is being captured, and no number computed."""
+    return isinstance(z, FakeTensor) or torch.compiler.is_compiling()
 
 
 def _try(

@@ -14,7 +14,7 @@ from bnnkit.io.autoencoder_decoder import DecoderReading, read_decoder
 from bnnkit.io.autoencoder_encoder import EncoderReading, read_encoder, to_log_sigma
 from bnnkit.io.autoencoder_forms import AutoencoderForm, OfForm, open_parts
 from bnnkit.io.autoencoder_layouts import stated_by
-from bnnkit.io.autoencoder_prior import open_prior
+from bnnkit.io.autoencoder_prior import open_prior, unused_prior
 from bnnkit.io.autoencoder_units import BINARISED, Units
 from bnnkit.spec.vae import VaeSpec
 
@@ -111,6 +111,24 @@ class Autoencoder(OfForm):
         """Return it with one more note."""
         return replace(self, notes=(*self.notes, note))
 
+    def reading_outputs_as(
+        self, places: tuple[int, int], kind: str, *, because: str
+    ) -> Autoencoder:
+        """Return it with other outputs of the encoder as mean and spread.
+
+        Args:
+            places: Of mean and spread among the outputs.
+            kind: What the spread is: one of `spec.vae.SPREADS`.
+            because: A sentence for the notes, in place of what was said of the spread.
+        """
+        return replace(
+            self,
+            encoder=replace(self.encoder, places=places, rivals=()),
+            spec=replace(self.spec, variance_is=kind),
+            notes=(*(n for n in self.notes if "spread" not in n), because),
+            assumed=tuple(name for name in self.assumed if name != "variance_is"),
+        )
+
     def reading_spread_as(self, kind: str, *, because: str) -> Autoencoder:
         """Return it with the encoder's second output read otherwise.
 
@@ -176,12 +194,15 @@ def settle_autoencoder(
         StructureError: Encoder, decoder and images do not fit each other.
         UsageError: An output is open to several readings, or an option has no meaning.
     """
-    notes = list(form.notes)
-    spec, assumed = _with_statements(form, spec, notes)
+    told: list[str] = []
     source = torch.Generator().manual_seed(seed)
     low, high = spec.input_range or _UNIT
     images = torch.rand(_TRIED_IMAGES, *shape, generator=source) * (high - low) + low
-    encoder = read_encoder(form, images.to(form.device), notes)
+    encoder = read_encoder(form, images.to(form.device), told)
+    notes = list(form.notes)
+    spec, assumed = _with_statements(form, spec, encoder.kind, notes)
+    notes += told
+    encoder = replace(encoder, kind=None if assumed else spec.variance_is)
     latent = math.prod(encoder.latent_shape)
     z = torch.randn(_TRIED_LATENTS, latent, generator=source).to(form.device)
     decoder = read_decoder(form, spec, z, encoder.latent_shape, shape, notes)
@@ -191,15 +212,16 @@ def settle_autoencoder(
     spec = replace(spec, input_range=spec.input_range or _UNIT, binarise=binarise)
     units = _units(spec, decoder, notes)
     prior = open_prior(spec.prior, latent, form.device)
+    notes += unused_prior(spec.prior, form.module)
     return Autoencoder(
         form, spec, tuple(shape), encoder, decoder, units, prior, tuple(notes), assumed
     )
 
 
 def _with_statements(
-    form: AutoencoderForm, spec: VaeSpec, notes: list[str]
+    form: AutoencoderForm, spec: VaeSpec, named: str | None, notes: list[str]
 ) -> tuple[VaeSpec, tuple[str, ...]]:
-    """Fill in what the code of the architecture says, and what is usual."""
+    """Fill in what the code of the architecture and the encoder's names say, and what is usual."""
     known = dict(stated_by(form.model.arch))
     if spec.likelihood not in (None, known.get("likelihood")):
         known.pop("decoder_variance_is", None)
@@ -211,6 +233,12 @@ def _with_statements(
     filled = replace(spec, **stated)  # type: ignore[arg-type]
     if spec.variance_is is not None or (filled.variance_is is not None and not form.spread):
         return filled, ()
+    if named is not None:
+        notes.append(
+            f"The spread of its encoder is read as {named}, by its name; --variance-is says "
+            "otherwise."
+        )
+        return replace(filled, variance_is=named), ()
     notes.append(
         form.spread
         or "The spread of its encoder is taken as the log variance; --variance-is says otherwise."

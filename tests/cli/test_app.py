@@ -17,7 +17,13 @@ import bnnkit
 from bnnkit.__main__ import main
 from bnnkit.cli import app as app_module
 from bnnkit.cli.app import COMMANDS
-from bnnkit.cli.console import PlainProgress, TerminalProgress, stderr_console, stdout_console
+from bnnkit.cli.console import (
+    PlainProgress,
+    TerminalProgress,
+    print_json,
+    stderr_console,
+    stdout_console,
+)
 from bnnkit.cli.help import example
 from bnnkit.errors import ArtefactError, ExitCode, FileRefusedError
 
@@ -134,8 +140,72 @@ def test_a_refusal_as_json(capsys, command):
 def test_a_line_that_cannot_be_parsed_as_json(capsys):
     assert main(["doctor", "--json", "--no-such"]) == ExitCode.USAGE
     found = json.loads(capsys.readouterr().out)["error"]
-    assert "--no-such" in found["what"]
-    assert found["code"] == 2
+    assert found == {
+        "what": "Reading the command line of 'bnnkit doctor'",
+        "found": "'--no-such'",
+        "why": "there is no such option",
+        "hint": "See 'bnnkit doctor --help'.",
+        "code": 2,
+    }
+    assert main(["doctor", "more", "--json"]) == ExitCode.USAGE
+    found = json.loads(capsys.readouterr().out)["error"]
+    assert "more" in found["found"]
+    assert all(found.values())
+
+
+def test_a_near_miss_of_an_option_is_answered(capsys):
+    assert main(["doctor", "--jsn"]) == ExitCode.USAGE
+    assert "Did you mean '--json'?" in capsys.readouterr().err
+
+
+# --- code that is not ours, such as an owner's net ------------------------------------------
+
+
+def foreign(source):
+    """Return a function of a module that is no part of bnnkit."""
+    space = {"__name__": "owners_net"}
+    exec(compile(source, "owners_net.py", "exec"), space)
+    return space["body"]
+
+
+@pytest.mark.parametrize("code", ["0", "None", "3", "'words'"])
+def test_foreign_code_cannot_end_the_process(capsys, command, code):
+    command(foreign(f"import sys\n\n\ndef body():\n    sys.exit({code})\n"))
+    assert main(["try"]) == ExitCode.USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"SystemExit({code}) at owners_net.py:5" in err
+    assert main(["try", "--json"]) == ExitCode.USAGE
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == 2
+
+
+def test_what_foreign_code_prints_is_not_in_the_json(capsys, command):
+    net = foreign("def body():\n    print('from the net')\n")
+
+    def body():
+        net()
+        print_json({"figure": 1.5})
+        net()
+
+    command(body)
+    assert main(["try", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"figure": 1.5}
+    assert err == "from the net\nfrom the net\n"
+    command(lambda: (net(), stdout_console().print("a table")))
+    assert main(["try"]) == 0
+    assert capsys.readouterr().out == "from the net\na table\n"
+
+
+def test_an_error_after_foreign_prints_is_json_alone(capsys, command):
+    command(foreign("def body():\n    print('from the net')\n    raise ValueError('odd')\n"))
+    assert main(["try", "--json"]) == ExitCode.INTERNAL
+    assert "odd" in json.loads(capsys.readouterr().out)["error"]["found"]
+
+
+def test_help_beside_json_stays_on_stdout(capsys):
+    assert main(["doctor", "--json", "--help"]) == 0
+    assert "Usage: bnnkit doctor" in capsys.readouterr().out
 
 
 def test_foreign_text_cannot_steer_the_terminal(capsys, command):

@@ -117,7 +117,7 @@ FAULTS = [
     (["vae.pth", "--data", "nowhere"], "no such folder or file"),
     (["vae.pth", *DATA, "--family", "mn:3x5"], "15 numbers, and 4 latents"),
     (["vae.pth", *DATA, "--family", "mn:RxC"], "stand for numbers"),
-    (["vae.pth", *DATA, "--family", "flow"], "--optimiser adam"),
+    (["vae.pth", *DATA, "--family", "flow", "--optimiser", "natural"], "--optimiser adam"),
     (["vae.pth", *DATA, "--samples", "0"], "--samples"),
     (["vae.pth", *DATA, "--steps", "-1"], "--steps"),
     (["vae.pth", *DATA, "--lr", "0"], "--lr"),
