@@ -5,7 +5,9 @@ too. The loss of an example with label y, student scores s and teacher scores t 
 
     (1 - w) CE(y, s) + w T² KL(softmax(t / T) ‖ softmax(s / T)),
 
-where T² keeps the size of the gradient when T grows (section 2 of the paper).
+where T² keeps the size of the gradient when T grows (section 2 of the paper). Where the original's
+answer is wrong w is 0: an original that is not at home in these data is followed as far as it
+knows them, and its errors are not handed on.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ __all__ = ["Teacher", "soft_divergence"]
 
 
 def soft_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return T² KL(teacher ‖ student) of softened answers, the mean over examples in nats.
+    """Return T² KL(teacher ‖ student) of softened answers, in nats `[b]`.
 
     Args:
         student: Scores `[b, classes]`.
@@ -29,7 +31,7 @@ def soft_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Ten
     """
     mine = F.log_softmax(student / temperature, dim=1)
     other = F.log_softmax(teacher / temperature, dim=1)
-    return temperature**2 * F.kl_div(mine, other, log_target=True, reduction="batchmean")
+    return temperature**2 * F.kl_div(mine, other, log_target=True, reduction="none").sum(1)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,15 @@ class Teacher:
         """Return what the original says of a batch: its module's output."""
         return self.module.eval()(x)  # type: ignore[no-any-return]
 
-    def blend(self, hard: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return the loss of a batch from the loss of its labels and both scores."""
+    def blend(self, hard: Tensor, labels: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the mean loss of a batch.
+
+        Args:
+            hard: Loss of each example's label `[b]`.
+            labels: Classes `[b]`.
+            student: Scores `[b, classes]`.
+            teacher: Scores `[b, classes]`.
+        """
+        weight = self.weight * (teacher.argmax(1) == labels).to(hard)
         soft = soft_divergence(student, teacher, self.temperature)
-        return (1 - self.weight) * hard + self.weight * soft
+        return ((1 - weight) * hard + weight * soft).mean()

@@ -190,12 +190,12 @@ class Trainer:
             x, y = self.precision.place(x, self.device), y.to(self.device, non_blocking=True)
             logits = self._scores(self._forward, x)
             nll = F.cross_entropy(logits, y)
-            objective = nll
-            if self.config.label_smoothing:
-                objective = F.cross_entropy(logits, y, label_smoothing=self.config.label_smoothing)
+            smoothing = self.config.label_smoothing
+            hard = F.cross_entropy(logits, y, label_smoothing=smoothing, reduction="none")
+            objective = hard.mean()
             if self._teacher is not None:
                 answers = self._scores(self._teacher.answers, x)
-                objective = self._teacher.blend(objective, logits, answers)
+                objective = self._teacher.blend(hard, y, logits, answers)
             loss = objective if self.method is None else objective + self.method.penalty(done)
             if not self._lags:
                 self._finite(loss.detach(), step, x)  # before it has spoilt the weights
