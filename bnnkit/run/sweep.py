@@ -178,7 +178,7 @@ class _Sweep:
             folder = self.out / CELLS / cell.name
             if (found := finished_report(folder)) is not None:
                 before = section(found, "method").get("config")
-                check_same(folder, found, self.described, before, cell.config)
+                check_same(folder, found, self.described, before, cell.config.aimed(None))
                 self.done[cell.name] = found
 
     # --- run --------------------------------------------------------------------------------
