@@ -250,7 +250,7 @@ def pruned(monkeypatch):
         bench = module.set_up(model, data)
         sections = {
             **bench.describe(),
-            "method": {"name": config.method, "config": asdict(config)},
+            "method": {"name": config.method, "config": asdict(config.aimed(None))},
             "original": {"error": Quantity(3.0, "%", 40, 1, 5), "macs": 100, "file_bytes": 800},
             "slim": {"error": Quantity(3 + rise, "%", 40, 1, 9), "parameters": 10,
                      "macs": 100 * share, "file_bytes": 400},
