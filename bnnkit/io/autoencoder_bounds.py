@@ -21,15 +21,17 @@ from bnnkit.io.autoencoder_pairs import TELL, ordinal
 from bnnkit.io.autoencoders import Autoencoder
 from bnnkit.spec.vae import SPREADS
 
-__all__ = ["settle_outputs"]
+__all__ = ["LEAST_NATS", "beyond_chance", "bound_of", "settle_outputs"]
 
 _SAMPLES = 8
 _SEED = 0
 _MOST_LOG_SIGMA = 12.0
 _CLEAR = 3.0
 """Standard errors by which one bound must be above another."""
-_NATS = 0.25
-"""Nats a latent by which it must be, too: a net that was hardly trained prefers nothing."""
+LEAST_NATS = 0.25
+"""Nats a latent by which it must be, too: a net that was hardly trained prefers nothing. A reading
+that doubles or halves a log deviation costs each latent in use about one; a net trained for
+another objective (β > 1, another σ of the decoder) often leaves less than this under its own."""
 
 _USUAL = "logvar"
 
@@ -110,7 +112,7 @@ def _bounds(auto: Autoencoder, x: Tensor) -> dict[_Places, _Found]:
             bounds = {
                 kind: bound
                 for kind in kinds
-                if (bound := _bound(other, x, mean, to_log_sigma(kind, spread))) is not None
+                if (bound := bound_of(other, x, mean, to_log_sigma(kind, spread))) is not None
             }
         if bounds:
             best = max(bounds, key=lambda kind: float(bounds[kind].mean()))
@@ -120,8 +122,18 @@ def _bounds(auto: Autoencoder, x: Tensor) -> dict[_Places, _Found]:
     return found
 
 
-def _bound(auto: Autoencoder, x: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor | None:
-    """Return the bound of each datum in nats, float64 `[n]`; None where it is not a number."""
+def bound_of(auto: Autoencoder, x: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor | None:
+    """Return the bound of each datum under N(mean, diag sigma²), all under the same noise.
+
+    Args:
+        auto: The autoencoder.
+        x: Prepared data `[n, D]` on its device.
+        mean: `[n, d]`.
+        log_sigma: `[n, d]`.
+
+    Returns:
+        Nats, float64 `[n]`; None where it is not a number.
+    """
     if not bool((log_sigma.abs() < _MOST_LOG_SIGMA).all()):  # NaN included
         return None
     q: Distribution = Normal(mean, log_sigma.exp(), validate_args=False)
@@ -151,11 +163,17 @@ def _law(likelihood: str, parameters: tuple[Tensor, ...]) -> Distribution:
     return law(logits=logits, validate_args=False)
 
 
-def _is_clear(auto: Autoencoder, best: Tensor, other: Tensor) -> bool:
-    """Tell whether one bound is above another, beyond chance and beyond what is small."""
+def beyond_chance(best: Tensor, other: Tensor) -> bool:
+    """Tell whether one bound `[n]` is above another beyond chance."""
     gain = best - other
     error = float(gain.std()) / math.sqrt(len(gain))
-    return float(gain.mean()) > max(_CLEAR * error, _NATS * auto.latent)
+    return float(gain.mean()) > _CLEAR * error
+
+
+def _is_clear(auto: Autoencoder, best: Tensor, other: Tensor) -> bool:
+    """Tell whether one bound is above another, beyond chance and beyond what is small."""
+    large = float((best - other).mean()) > LEAST_NATS * auto.latent
+    return large and beyond_chance(best, other)
 
 
 def _undecided(
